@@ -12,6 +12,7 @@
 //! | section count | 2 |
 //! | record count | 4 |
 //! | base offset | 8 |
+//! | bytes of records in the partition before this entry, ever | 8 |
 //! | sections | 20 each: commit number 8, timestamp 8, record count 4 |
 //! | records | each: length 4, then the encoding of [`Record`] |
 //!
@@ -24,7 +25,7 @@ use bytes::{Buf, Bytes};
 use crate::{CommitNumber, DecodeError, Record, Timestamp};
 
 const VERSION: u8 = 1;
-const HEADER: usize = 16;
+const HEADER: usize = 24;
 const SECTION: usize = 20;
 const LENGTH: usize = 4;
 /// The longest encoded record: what a transaction may hold in all, so never the tighter bound.
@@ -107,9 +108,9 @@ impl RecordBatch {
     }
 
     /// The entry of this batch alone, made in place.
-    pub(crate) fn into_entry(mut self, base: u64, section: Section) -> Bytes {
+    pub(crate) fn into_entry(mut self, place: Place, section: Section) -> Bytes {
         let mut header = Vec::with_capacity(HEADER + SECTION);
-        put_header(&mut header, base, &[section]);
+        put_header(&mut header, place, &[section]);
         if let Some(room) = self.bytes.get_mut(..HEADER + SECTION) {
             room.copy_from_slice(&header);
         }
@@ -118,11 +119,11 @@ impl RecordBatch {
 }
 
 /// The entry of several batches that share a commit and a partition, in their order.
-pub(crate) fn merge_entry(base: u64, batches: &[(RecordBatch, Section)]) -> Bytes {
+pub(crate) fn merge_entry(place: Place, batches: &[(RecordBatch, Section)]) -> Bytes {
     let body: usize = batches.iter().map(|(batch, _)| batch.byte_len()).sum();
     let mut bytes = Vec::with_capacity(HEADER + SECTION * batches.len() + body);
     let sections: Vec<Section> = batches.iter().map(|(_, section)| *section).collect();
-    put_header(&mut bytes, base, &sections);
+    put_header(&mut bytes, place, &sections);
     for (batch, _) in batches {
         bytes.extend_from_slice(batch.body());
     }
@@ -132,6 +133,15 @@ pub(crate) fn merge_entry(base: u64, batches: &[(RecordBatch, Section)]) -> Byte
 /// How many sections an entry can have.
 pub(crate) const SECTIONS_MAX: usize = u16::MAX as usize;
 
+/// Where an entry starts in its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The offset of its first record.
+    pub(crate) base_offset: u64,
+    /// Bytes of encoded records ever appended before it.
+    pub(crate) bytes_before: u64,
+}
+
 /// What one transaction appended to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Section {
@@ -140,13 +150,14 @@ pub(crate) struct Section {
     pub(crate) count: u32,
 }
 
-fn put_header(out: &mut Vec<u8>, base: u64, sections: &[Section]) {
+fn put_header(out: &mut Vec<u8>, place: Place, sections: &[Section]) {
     let section_count = u16::try_from(sections.len()).unwrap_or(u16::MAX);
     let record_count: u32 = sections.iter().map(|section| section.count).sum();
     out.extend_from_slice(&[VERSION, 0]);
     out.extend_from_slice(&section_count.to_le_bytes());
     out.extend_from_slice(&record_count.to_le_bytes());
-    out.extend_from_slice(&base.to_le_bytes());
+    out.extend_from_slice(&place.base_offset.to_le_bytes());
+    out.extend_from_slice(&place.bytes_before.to_le_bytes());
     for section in sections {
         out.extend_from_slice(&section.commit.0.to_le_bytes());
         out.extend_from_slice(&section.timestamp.0.to_le_bytes());
@@ -280,10 +291,11 @@ fn record_length(body: &[u8]) -> Result<usize, DecodeError> {
 }
 
 /// The sections of an entry, without its records: for searches by time and by commit.
-pub(crate) fn parse_header(entry: &[u8]) -> Result<(u64, Vec<Section>), DecodeError> {
+pub(crate) fn parse_header(entry: &[u8]) -> Result<(Place, Vec<Section>), DecodeError> {
     const CUT: DecodeError = DecodeError { what: "entry header" };
     let (header, rest) = entry.split_first_chunk::<HEADER>().ok_or(CUT)?;
-    let [version, flags, s0, s1, r0, r1, r2, r3, base @ ..] = *header;
+    let [version, flags, s0, s1, r0, r1, r2, r3, b0, b1, b2, b3, b4, b5, b6, b7, before @ ..] =
+        *header;
     if version != VERSION || flags != 0 {
         return Err(DecodeError { what: "entry version" });
     }
@@ -295,7 +307,16 @@ pub(crate) fn parse_header(entry: &[u8]) -> Result<(u64, Vec<Section>), DecodeEr
     if total != u64::from(record_count) {
         return Err(DecodeError { what: "entry record count" });
     }
-    Ok((u64::from_le_bytes(base), sections))
+    let place = Place {
+        base_offset: u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+        bytes_before: u64::from_le_bytes(before),
+    };
+    Ok((place, sections))
+}
+
+/// Bytes of encoded records in an entry with this many sections.
+pub(crate) fn body_len(entry: &[u8], sections: usize) -> u64 {
+    entry.len().saturating_sub(HEADER + SECTION * sections) as u64
 }
 
 fn section(bytes: &[u8; SECTION]) -> Section {
@@ -309,7 +330,7 @@ fn section(bytes: &[u8; SECTION]) -> Section {
 
 /// The segments of an entry; they share its bytes.
 pub(crate) fn parse_entry(entry: &Bytes) -> Result<Vec<Segment>, DecodeError> {
-    let (mut base_offset, sections) = parse_header(entry)?;
+    let (Place { mut base_offset, .. }, sections) = parse_header(entry)?;
     let mut body = entry.slice(HEADER + SECTION * sections.len()..);
     let mut segments = Vec::with_capacity(sections.len());
     let last = sections.len().saturating_sub(1);
@@ -344,6 +365,10 @@ mod tests {
         batch
     }
 
+    fn place(base_offset: u64) -> Place {
+        Place { base_offset, bytes_before: 9 }
+    }
+
     fn section(commit: u64, count: u32) -> Section {
         Section { commit: CommitNumber(commit), timestamp: Timestamp(commit * 10), count }
     }
@@ -355,12 +380,13 @@ mod tests {
 
     #[test]
     fn the_bytes_of_version_1_do_not_change() {
-        let entry = batch(&[b"{}".to_vec()]).into_entry(7, section(3, 1));
+        let entry = batch(&[b"{}".to_vec()]).into_entry(place(7), section(3, 1));
         let expected = [
             &[1, 0][..],
             &[1, 0],
             &[1, 0, 0, 0],
             &[7, 0, 0, 0, 0, 0, 0, 0],
+            &[9, 0, 0, 0, 0, 0, 0, 0],
             &[3, 0, 0, 0, 0, 0, 0, 0, 30, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
             &[3, 0, 0, 0, 0, b'{', b'}'],
         ]
@@ -370,7 +396,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_later_version_is_refused() {
-        let mut entry = batch(&[vec![1]]).into_entry(0, section(1, 1)).to_vec();
+        let mut entry = batch(&[vec![1]]).into_entry(place(0), section(1, 1)).to_vec();
         entry[0] = 2;
         assert_eq!(parse_header(&entry), Err(DecodeError { what: "entry version" }));
     }
@@ -389,12 +415,12 @@ mod tests {
                 .zip(1..)
                 .map(|(values, commit)| (batch(values), section(commit, values.len() as u32)))
                 .collect();
-            let entry = merge_entry(base, &parts);
+            let entry = merge_entry(place(base), &parts);
             let expected: Vec<_> = (base..).zip(batches.concat()).collect();
             let segments = parse_entry(&entry).unwrap();
             prop_assert_eq!(values(&segments), expected);
             if let [(only, section)] = &parts[..] {
-                prop_assert_eq!(only.clone().into_entry(base, *section), entry);
+                prop_assert_eq!(only.clone().into_entry(place(base), *section), entry);
             }
         }
 
@@ -406,7 +432,7 @@ mod tests {
             bytes in 0_usize..300,
         ) {
             let all: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8; n]).collect();
-            let entry = batch(&all).into_entry(0, section(1, count as u32));
+            let entry = batch(&all).into_entry(place(0), section(1, count as u32));
             let mut segment = parse_entry(&entry).unwrap().remove(0);
             segment.skip_to(from).unwrap();
             segment.cut(records, bytes, KeepFirst::No).unwrap();

@@ -1,7 +1,8 @@
 //! The wall clock, handed in, so that time-dependent behaviour is tested without sleeping.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Timestamp;
 
@@ -10,6 +11,9 @@ pub trait Clock: Send + Sync + 'static {
     /// The time now, in milliseconds since 1970-01-01T00:00:00Z. May go back: the store never lets
     /// a partition's timestamps do so.
     fn now(&self) -> Timestamp;
+
+    /// Time passed since some moment; never goes back.
+    fn monotonic(&self) -> Duration;
 }
 
 /// The operating system's clock.
@@ -21,6 +25,12 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
     }
 }
 
@@ -49,5 +59,9 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }

@@ -34,7 +34,7 @@ pub use name::{InvalidName, ProjectName};
 pub use record::{DecodeError, Record};
 pub use store::{
     Bounds, Health, Limits, Metrics, Position, ProducerState, ReadError, ReadRequest, ReadStart,
-    Records, StateEntry, Store, StoreError, Trim, Versioned, Watch,
+    Records, StateEntry, Store, StoreError, Trim, TrimError, Versioned, Watch,
 };
 pub use transaction::{
     Ack, Append, Appended, CommitError, CommitNumber, Condition, Expected, IndexEntry, Partition,

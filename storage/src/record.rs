@@ -54,12 +54,8 @@ impl<'a> Record<'a> {
         let flags_at = out.len();
         out.push(0);
         let mut flags = if self.value_is_json { VALUE_IS_JSON } else { 0 };
-        let optional = [
-            (KEY, self.key),
-            (ID, self.id),
-            (TIME, self.time),
-            (CONTENT_TYPE, self.content_type),
-        ];
+        let optional =
+            [(KEY, self.key), (ID, self.id), (TIME, self.time), (CONTENT_TYPE, self.content_type)];
         for (flag, field) in optional {
             if let Some(text) = field {
                 flags |= flag;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Append, CommitError, CommitNumber, Partition, ProjectName, Receipt, Segment, Timestamp, TopicId,
+    CommitError, CommitNumber, Partition, ProjectName, Receipt, Segment, Timestamp, TopicId,
     Transaction, Version,
 };
 
@@ -50,13 +50,13 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The store cannot be written; or the point lies beyond the durable end.
+    /// The point lies beyond the durable end, or the store cannot be read or written.
     async fn trim(
         &self,
         topic: TopicId,
         partition: Partition,
         trim: Trim,
-    ) -> Result<Bounds, CommitError>;
+    ) -> Result<Bounds, TrimError>;
 
     /// One state key.
     ///
@@ -91,8 +91,8 @@ pub trait Store: Send + Sync + 'static {
         id: &str,
     ) -> Result<Option<ProducerState>, StoreError>;
 
-    /// The receipt of a producer's sequence, if it was committed and is among the last 64 of its
-    /// epoch.
+    /// The receipt of a producer's sequence, marked as a duplicate, if it was committed in the
+    /// producer's current epoch and is among the last 64.
     ///
     /// # Errors
     ///
@@ -348,9 +348,19 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
-impl Append {
-    /// The offset after the last record, if the first has `base`.
-    pub(crate) fn end(&self, base: u64) -> u64 {
-        base + u64::from(self.batch.count())
-    }
+/// Why a partition was not trimmed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrimError {
+    /// The point lies beyond the durable end.
+    #[error("the trim point is beyond the log end {end}")]
+    BeyondEnd {
+        /// The durable end.
+        end: u64,
+    },
+    /// The trim could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The point could not be found.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

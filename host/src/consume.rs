@@ -1,0 +1,263 @@
+//! The one read path: records of a partition from an offset, a time or the end, and records of all
+//! partitions from given offsets; at once or when there are some.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use stream_storage::{
+    Bounds, Partition, ReadError, ReadRequest, ReadStart, Records, Segment, Store, StoreError,
+    Timestamp, TopicId, Watch,
+};
+use tokio::time::Instant;
+
+use crate::drain::Drain;
+
+/// Where a read of one partition starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At this offset.
+    Offset(u64),
+    /// At the first record of this time or later.
+    Time(Timestamp),
+    /// This many records before the log end, or at the earliest if there are fewer.
+    Tail(u64),
+}
+
+/// How much to read, and how long to wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount {
+    /// At most this many records.
+    pub records_max: usize,
+    /// Stop before this many bytes of encoded records, but not before the first record.
+    pub bytes_max: usize,
+    /// How long to wait if there is nothing yet.
+    pub wait: Duration,
+}
+
+/// Records of one partition, out of those that a read of several found.
+#[derive(Debug, Clone)]
+pub struct PartitionRecords {
+    /// The partition.
+    pub partition: Partition,
+    /// The records, in order; no segment is empty.
+    pub segments: Vec<Segment>,
+    /// The offset to read next.
+    pub next_offset: u64,
+}
+
+/// Why records could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConsumeError {
+    /// The start lies below the earliest offset: what was there is gone.
+    #[error(
+        "offset `{offset}` of partition {partition} is trimmed, the earliest is `{earliest}`"
+    )]
+    Trimmed {
+        /// The partition.
+        partition: Partition,
+        /// Where the read would have started.
+        offset: u64,
+        /// The earliest offset that can be read.
+        earliest: u64,
+    },
+    /// The start lies beyond the log end.
+    #[error("offset `{offset}` of partition {partition} is beyond the log end `{log_end}`")]
+    BeyondEnd {
+        /// The partition.
+        partition: Partition,
+        /// Where the read would have started.
+        offset: u64,
+        /// The log end.
+        log_end: u64,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads records for clients and connectors alike.
+pub struct Reader {
+    store: Arc<dyn Store>,
+    drain: Drain,
+    /// Which partition a read of several begins with, in turn.
+    turn: AtomicUsize,
+}
+
+impl Reader {
+    /// A reader that stops waiting when `drain` begins.
+    pub fn new(store: Arc<dyn Store>, drain: Drain) -> Self {
+        Self { store, drain, turn: AtomicUsize::new(0) }
+    }
+
+    /// Records of one partition. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The start is trimmed or beyond the log end, or the store could not be read.
+    pub async fn read(
+        &self,
+        topic: TopicId,
+        partition: Partition,
+        start: Start,
+        amount: Amount,
+    ) -> Result<Records, ConsumeError> {
+        let mut news = self.store.watch(Watch::Topic(topic));
+        let deadline = Instant::now() + amount.wait;
+        // A tail is fixed when it is first looked at: the records that a wait brings belong to it.
+        let mut start = match start {
+            Start::Offset(offset) => ReadStart::Offset(offset),
+            Start::Time(timestamp) => ReadStart::Time(timestamp),
+            Start::Tail(records) => {
+                let Bounds { start, end, .. } = self.store.bounds(topic, partition).await?;
+                ReadStart::Offset(end.saturating_sub(records).max(start))
+            }
+        };
+        loop {
+            let found = self.read_once(topic, partition, start, amount).await?;
+            if !found.segments.is_empty() || !self.news(&mut news, deadline).await {
+                return Ok(found);
+            }
+            // A time behind all records stood for the end: what comes from there on is meant.
+            start = ReadStart::Offset(found.next_offset);
+        }
+    }
+
+    /// Records of several partitions, from the offset given with each. The amount is shared: first
+    /// each partition that has records gets an equal part, then what is left goes to those that
+    /// have more, and successive calls begin with another partition, so that a busy one starves
+    /// nobody. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// A start is trimmed or beyond the log end, or the store could not be read.
+    pub async fn read_all(
+        &self,
+        topic: TopicId,
+        starts: &BTreeMap<Partition, u64>,
+        amount: Amount,
+    ) -> Result<Vec<PartitionRecords>, ConsumeError> {
+        let mut news = self.store.watch(Watch::Topic(topic));
+        let deadline = Instant::now() + amount.wait;
+        loop {
+            let found = self.read_all_once(topic, starts, amount).await?;
+            if !found.is_empty() || !self.news(&mut news, deadline).await {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Waits until there may be something new. `false` means: answer with what there is.
+    async fn news(
+        &self,
+        news: &mut tokio::sync::watch::Receiver<u64>,
+        deadline: Instant,
+    ) -> bool {
+        tokio::select! {
+            biased;
+            () = self.drain.begun() => false,
+            changed = tokio::time::timeout_at(deadline, news.changed()) => {
+                matches!(changed, Ok(Ok(())))
+            }
+        }
+    }
+
+    async fn read_once(
+        &self,
+        topic: TopicId,
+        partition: Partition,
+        start: ReadStart,
+        amount: Amount,
+    ) -> Result<Records, ConsumeError> {
+        let Amount { records_max, bytes_max, .. } = amount;
+        let request = ReadRequest { topic, partition, start, records_max, bytes_max };
+        self.store.read(request).await.map_err(|error| match (error, start) {
+            (ReadError::Trimmed { earliest }, ReadStart::Offset(offset)) => {
+                ConsumeError::Trimmed { partition, offset, earliest }
+            }
+            // Trimmed while the place of a time was looked up.
+            (ReadError::Trimmed { earliest }, _) => {
+                ConsumeError::Trimmed { partition, offset: earliest, earliest }
+            }
+            (ReadError::BeyondEnd { end }, ReadStart::Offset(offset)) => {
+                ConsumeError::BeyondEnd { partition, offset, log_end: end }
+            }
+            (ReadError::BeyondEnd { end }, _) => {
+                ConsumeError::BeyondEnd { partition, offset: end, log_end: end }
+            }
+            (ReadError::Store(error), _) => error.into(),
+        })
+    }
+
+    async fn read_all_once(
+        &self,
+        topic: TopicId,
+        starts: &BTreeMap<Partition, u64>,
+        amount: Amount,
+    ) -> Result<Vec<PartitionRecords>, ConsumeError> {
+        let mut found = Vec::new();
+        for (&partition, &start) in starts {
+            let bounds = self.store.bounds(topic, partition).await?;
+            check_start(partition, start, bounds)?;
+            if start < bounds.end {
+                let next_offset = start;
+                found.push(PartitionRecords { partition, segments: Vec::new(), next_offset });
+            }
+        }
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % found.len();
+        found.rotate_left(turn);
+        let mut left = amount;
+        let equal = Amount {
+            records_max: (amount.records_max / found.len()).max(1),
+            bytes_max: (amount.bytes_max / found.len()).max(1),
+            ..amount
+        };
+        for share in [equal, amount] {
+            for part in &mut found {
+                if left.records_max == 0 || left.bytes_max == 0 {
+                    break;
+                }
+                self.read_part(topic, part, share, &mut left).await?;
+            }
+        }
+        found.retain(|part| !part.segments.is_empty());
+        Ok(found)
+    }
+
+    /// Reads on in one partition: at most `share`, and at most what is `left` of the whole.
+    async fn read_part(
+        &self,
+        topic: TopicId,
+        part: &mut PartitionRecords,
+        share: Amount,
+        left: &mut Amount,
+    ) -> Result<(), ConsumeError> {
+        let amount = Amount {
+            records_max: share.records_max.min(left.records_max),
+            bytes_max: share.bytes_max.min(left.bytes_max),
+            ..share
+        };
+        let start = ReadStart::Offset(part.next_offset);
+        let found = self.read_once(topic, part.partition, start, amount).await?;
+        let bytes: usize = found.segments.iter().map(Segment::byte_len).sum();
+        left.records_max = left.records_max.saturating_sub(found.count());
+        left.bytes_max = left.bytes_max.saturating_sub(bytes);
+        part.next_offset = found.next_offset;
+        part.segments.extend(found.segments);
+        Ok(())
+    }
+}
+
+fn check_start(partition: Partition, offset: u64, bounds: Bounds) -> Result<(), ConsumeError> {
+    if offset < bounds.start {
+        return Err(ConsumeError::Trimmed { partition, offset, earliest: bounds.start });
+    }
+    if offset > bounds.end {
+        return Err(ConsumeError::BeyondEnd { partition, offset, log_end: bounds.end });
+    }
+    Ok(())
+}

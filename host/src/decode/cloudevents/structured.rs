@@ -1,0 +1,85 @@
+//! Structured mode: a JSON object of attributes and data.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{check_json, check_required, set_attribute, settle_content_type};
+use crate::decode::error::Fault;
+use crate::decode::json::{self, Member};
+use crate::decode::media_type::is_json;
+use crate::event::Event;
+use crate::limit::Limits;
+
+/// The event that `json` is.
+pub(in crate::decode) fn structured<'a>(
+    json: &'a str,
+    limits: &Limits,
+) -> Result<Event<'a>, Fault<'a>> {
+    let mut event = Event::default();
+    let (mut data, mut data_base64) = (None, None);
+    json::members(json, |member| match &*member.name {
+        "data" => json::fill(&mut data, member),
+        "data_base64" => json::fill(&mut data_base64, member),
+        // The standard has `null` as another way to leave an attribute out.
+        _ if member.is_null() => Ok(()),
+        name => attribute(&member)
+            .and_then(|value| set_attribute(&mut event, name, value, limits))
+            .map_err(|fault| member.locate(fault)),
+    })?;
+    check_required(&event).map_err(|fault| fault.at(json.trim_ascii_start()))?;
+    match (data, data_base64.filter(|member: &Member<'_>| !member.is_null())) {
+        (Some(_), Some(base64)) => {
+            return Err(base64.refuse_name("`data` is given too, expected one of them"));
+        }
+        (Some(data), None) => set_data(&mut event, &data)?,
+        (None, Some(base64)) => set_base64(&mut event, &base64)?,
+        (None, None) => event.content_type = None,
+    }
+    Ok(event)
+}
+
+/// An attribute's value as text: attributes are strings, integers and booleans.
+fn attribute<'a>(member: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
+    const STRINGS: [&str; 7] =
+        ["id", "source", "specversion", "type", "time", "datacontenttype", "partitionkey"];
+
+    let raw = member.value.get();
+    let is_integer = raw.parse::<i64>().is_ok();
+    let is_boolean = matches!(raw, "true" | "false");
+    if (is_integer || is_boolean) && !STRINGS.contains(&&*member.name) {
+        return Ok(raw.into());
+    }
+    member.text()
+}
+
+/// JSON is kept byte for byte; data of another type is the text of a string.
+fn set_data<'a>(event: &mut Event<'a>, data: &Member<'a>) -> Result<(), Fault<'a>> {
+    if event.content_type.as_deref().is_none_or(is_json) {
+        json::check_nesting(data.value).map_err(|fault| data.locate(fault))?;
+        event.value = data.value.get().as_bytes().into();
+        settle_content_type(event);
+        event.value_is_json = true;
+        return Ok(());
+    }
+    event.value = match data.text()? {
+        Cow::Borrowed(text) => text.as_bytes().into(),
+        Cow::Owned(text) => text.into_bytes().into(),
+    };
+    Ok(())
+}
+
+fn set_base64<'a>(event: &mut Event<'a>, base64: &Member<'a>) -> Result<(), Fault<'a>> {
+    let bytes = STANDARD
+        .decode(&*base64.text()?)
+        .map_err(|error| base64.refuse_value(format!("expected base64: {error}")))?;
+    settle_content_type(event);
+    if event.value_is_json {
+        // The decoded bytes are no part of the body: only the field has a place in it.
+        let message = "expected well-formed JSON, as `datacontenttype` says";
+        check_json(&bytes).map_err(|_| base64.refuse_value(message))?;
+    }
+    event.value = bytes.into();
+    Ok(())
+}

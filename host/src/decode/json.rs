@@ -1,0 +1,234 @@
+//! JSON objects and arrays as they stand in the body: each part is a slice of it, so that a value
+//! is kept byte for byte and a fault knows its place.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::error::Fault;
+
+/// How deep a value may nest. Parsers that recurse stop early (`serde_json` at 127, and an answer
+/// wraps a value in three more): what is stored must be readable by them.
+const NESTING_MAX: usize = 100;
+
+/// A body as text.
+pub(super) struct Utf8<'a> {
+    /// The text, up to the fault.
+    pub(super) text: &'a str,
+    /// Why it is not the whole body.
+    pub(super) fault: Option<Fault<'a>>,
+}
+
+impl<'a> Utf8<'a> {
+    pub(super) fn into_result(self) -> Result<&'a str, Fault<'a>> {
+        self.fault.map_or(Ok(self.text), Err)
+    }
+}
+
+/// Reads `body` as UTF-8 without a byte order mark.
+pub(super) fn utf8(body: &[u8]) -> Utf8<'_> {
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+    if body.starts_with(BYTE_ORDER_MARK) {
+        let message = "the body starts with a byte order mark, send UTF-8 without one";
+        return Utf8 { text: "", fault: Some(Fault::malformed(message).at(body)) };
+    }
+    // One chunk: the valid start of the body, and what follows it.
+    let text = body.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let rest = body.get(text.len()..).unwrap_or_default();
+    let fault = (!rest.is_empty()).then(|| Fault::malformed("invalid UTF-8").at(rest));
+    Utf8 { text, fault }
+}
+
+/// A name and its value in an object.
+#[derive(Debug)]
+pub(super) struct Member<'a> {
+    pub(super) name: Cow<'a, str>,
+    pub(super) value: &'a RawValue,
+    raw_name: &'a RawValue,
+}
+
+impl<'a> Member<'a> {
+    /// The value, which has to be a string.
+    pub(super) fn text(&self) -> Result<Cow<'a, str>, Fault<'a>> {
+        text(self.value).map_err(|fault| self.locate(fault))
+    }
+
+    /// Whether the value is `null`.
+    pub(super) fn is_null(&self) -> bool {
+        self.value.get() == "null"
+    }
+
+    /// A fault of the name.
+    pub(super) fn refuse_name(&self, message: impl Into<String>) -> Fault<'a> {
+        Fault::malformed(message).at(self.raw_name.get()).field(&self.name)
+    }
+
+    /// A fault of the value.
+    pub(super) fn refuse_value(&self, message: impl Into<String>) -> Fault<'a> {
+        self.locate(Fault::malformed(message))
+    }
+
+    /// Gives `fault` this member's place and name, where it has none.
+    pub(super) fn locate(&self, fault: Fault<'a>) -> Fault<'a> {
+        fault.at(self.value.get()).field(&self.name)
+    }
+}
+
+/// Puts `member` where its name belongs.
+pub(super) fn fill<'a>(
+    slot: &mut Option<Member<'a>>,
+    member: Member<'a>,
+) -> Result<(), Fault<'a>> {
+    if slot.is_some() {
+        return Err(member.refuse_name("field is given twice"));
+    }
+    *slot = Some(member);
+    Ok(())
+}
+
+/// Calls `each` for the members of the object that `json` is, in order, until one is refused.
+pub(super) fn members<'a>(
+    json: &'a str,
+    mut each: impl FnMut(Member<'a>) -> Result<(), Fault<'a>>,
+) -> Result<(), Fault<'a>> {
+    let mut fault = None;
+    let mut take = |raw_name: &'a RawValue, value| {
+        each(Member { name: text(raw_name)?, value, raw_name })
+    };
+    let visitor = Object(|name, value| take(name, value).map_err(|refused| fault = Some(refused)));
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let walked = deserializer.deserialize_map(visitor).and_then(|()| deserializer.end());
+    walked.map_err(|error| fault.unwrap_or_else(|| syntax_fault(json, &error)))
+}
+
+/// Calls `each` for the elements of the array that `json` is, in order, until one is refused.
+pub(super) fn elements<'a>(
+    json: &'a str,
+    mut each: impl FnMut(&'a RawValue) -> Result<(), Fault<'a>>,
+) -> Result<(), Fault<'a>> {
+    let mut fault = None;
+    let visitor = Array(|element| each(element).map_err(|refused| fault = Some(refused)));
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let walked = deserializer.deserialize_seq(visitor).and_then(|()| deserializer.end());
+    walked.map_err(|error| fault.unwrap_or_else(|| syntax_fault(json, &error)))
+}
+
+struct Object<F>(F);
+
+impl<'a, F: FnMut(&'a RawValue, &'a RawValue) -> Result<(), ()>> Visitor<'a> for Object<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = map.next_entry()? {
+            self.0(name, value).map_err(|()| A::Error::custom("refused"))?;
+        }
+        Ok(())
+    }
+}
+
+struct Array<F>(F);
+
+impl<'a, F: FnMut(&'a RawValue) -> Result<(), ()>> Visitor<'a> for Array<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut array: A) -> Result<(), A::Error> {
+        while let Some(element) = array.next_element()? {
+            self.0(element).map_err(|()| A::Error::custom("refused"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The string that `json` is: a slice of it if nothing in it is escaped.
+pub(super) fn text(json: &RawValue) -> Result<Cow<'_, str>, Fault<'_>> {
+    let quoted = json.get();
+    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        Some(_) => match serde_json::from_str(quoted) {
+            Ok(text) => Ok(Cow::Owned(text)),
+            Err(error) => Err(syntax_fault(quoted, &error)),
+        },
+        None => {
+            let message = format!("expected a string, got {}", kind(json));
+            Err(Fault::malformed(message).at(quoted))
+        }
+    }
+}
+
+/// What `json` is, in words.
+pub(super) fn kind(json: &RawValue) -> &'static str {
+    match json.get().as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// Checks that `json` is one JSON value that can be stored: well-formed, and not too deep.
+pub(super) fn check_value(json: &str) -> Result<(), Fault<'_>> {
+    match serde_json::from_str::<&RawValue>(json) {
+        Ok(value) => check_nesting(value),
+        Err(error) => Err(syntax_fault(json, &error)),
+    }
+}
+
+/// Checks that a well-formed value is not too deep.
+pub(super) fn check_nesting(value: &RawValue) -> Result<(), Fault<'_>> {
+    let json = value.get().as_bytes();
+    // Too few brackets, in strings or not, to be too deep: the usual case, told at memory speed.
+    if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= NESTING_MAX {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0, false, false);
+    for (at, byte) in json.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth > NESTING_MAX {
+            let message = format!("value nests deeper than {NESTING_MAX} levels");
+            return Err(Fault::malformed(message).at(json.get(at..).unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+/// What `serde_json` found wrong in `json`, at the byte at fault.
+fn syntax_fault<'a>(json: &'a str, error: &serde_json::Error) -> Fault<'a> {
+    let at = if error.is_eof() {
+        json.len()
+    } else if error.is_data() {
+        // Another type than was asked for: `serde_json` points behind the value.
+        json.len() - json.trim_ascii_start().len()
+    } else {
+        // The column counts the bytes of the line up to and with the one at fault.
+        (line_start(json, error.line()) + error.column()).saturating_sub(1)
+    };
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+    Fault::malformed(message).at(json.as_bytes().get(at..).unwrap_or_default())
+}
+
+/// Where line `number`, counted from 1, starts.
+fn line_start(text: &str, number: usize) -> usize {
+    text.split_inclusive('\n').take(number.saturating_sub(1)).map(str::len).sum()
+}

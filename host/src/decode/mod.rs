@@ -1,0 +1,182 @@
+//! From a request's body to events.
+//!
+//! | module | what it reads |
+//! | --- | --- |
+//! | `media_type` | content type and headers: which of the formats it is |
+//! | `ndjson`, `json_array` | many events, one after the other |
+//! | `line` | one event as `{"value", "key"?, "headers"?, "id"?, "time"?, "partition"?, "type"?}` |
+//! | `cloudevents` | one CloudEvent 1.0, in structured or binary mode |
+//! | `json` | JSON objects and arrays, each part with its place in the body |
+//!
+//! Pure: no topic, no partition, no status code. Events borrow from the request, so that a usual one
+//! costs no allocation. They come back as a `Vec` and not through a callback: all that follows
+//! (validators, routes, partitions) wants the whole batch as a slice, and the vector is under a
+//! tenth of the time of decoding.
+
+mod cloudevents;
+mod error;
+mod json;
+mod json_array;
+mod line;
+mod media_type;
+mod ndjson;
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::event::Event;
+use crate::limit::Limits;
+pub use error::DecodeError;
+use error::Fault;
+use media_type::Format;
+
+/// The W3C trace context, kept where a request is about one event.
+const TRACEPARENT: &str = "traceparent";
+
+/// The events of a request to publish many, at least one. `body` is unpacked already.
+///
+/// A CloudEvent without data gets an empty value that is not JSON, and no content type.
+///
+/// # Errors
+///
+/// The format is unknown, the body holds no event, an event is malformed, or a limit is passed. The
+/// error is about the first event at fault.
+pub fn events<'a>(
+    body: &'a [u8],
+    headers: &'a HeaderMap,
+    limits: &Limits,
+) -> Result<Vec<Event<'a>>, DecodeError> {
+    let mut batch = Batch::new(body, limits);
+    let read = match media_type::format(headers)? {
+        Format::Ndjson => ndjson::read(&mut batch),
+        Format::JsonArray => json_array::read(&mut batch, line::event),
+        Format::CloudEventsBatch => json_array::read(&mut batch, cloudevents::structured),
+        Format::CloudEvent => read_one(&mut batch, headers, cloudevents::structured),
+        Format::CloudEventBinary => cloudevents::binary(body, headers, limits)
+            .and_then(|event| batch.push(traced(event, headers, limits)?)),
+    };
+    batch.finish(read)
+}
+
+/// The event of a request to publish one: a JSON object with the fields of an NDJSON line. `body` is
+/// unpacked already.
+///
+/// # Errors
+///
+/// The content type is another than JSON, the body is empty or malformed, or a limit is passed.
+pub fn produce<'a>(
+    body: &'a [u8],
+    headers: &'a HeaderMap,
+    limits: &Limits,
+) -> Result<Event<'a>, DecodeError> {
+    media_type::expect_json(headers)?;
+    let mut batch = Batch::new(body, limits);
+    let read = read_one(&mut batch, headers, line::event);
+    batch.finish(read)?.pop().ok_or(DecodeError::Empty)
+}
+
+/// Decodes one event from its JSON text.
+type DecodeEvent = for<'t> fn(&'t str, &Limits) -> Result<Event<'t>, Fault<'t>>;
+
+fn read_one<'a>(
+    batch: &mut Batch<'a, '_>,
+    headers: &'a HeaderMap,
+    decode: DecodeEvent,
+) -> Result<(), Fault<'a>> {
+    let text = json::utf8(batch.body).into_result()?;
+    if text.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let event = decode(text, batch.limits)?;
+    batch.push(traced(event, headers, batch.limits)?)
+}
+
+/// The event with the request's trace context, unless it brings one of its own.
+fn traced<'a>(
+    mut event: Event<'a>,
+    headers: &'a HeaderMap,
+    limits: &Limits,
+) -> Result<Event<'a>, Fault<'a>> {
+    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let has_parent = event.headers.iter().any(|(name, _)| name == TRACEPARENT);
+    if let Some(parent) = parent.filter(|_| !has_parent) {
+        push_header(&mut event, TRACEPARENT.into(), parent.into(), limits)?;
+    }
+    Ok(event)
+}
+
+/// The events read so far.
+struct Batch<'a, 'l> {
+    body: &'a [u8],
+    limits: &'l Limits,
+    events: Vec<Event<'a>>,
+}
+
+impl<'a, 'l> Batch<'a, 'l> {
+    fn new(body: &'a [u8], limits: &'l Limits) -> Self {
+        Self { body, limits, events: Vec::new() }
+    }
+
+    /// Decodes the next event from `text`, a part of the body.
+    fn decode(&mut self, text: &'a str, decode: DecodeEvent) -> Result<(), Fault<'a>> {
+        if self.events.len() >= self.limits.request_events_max {
+            return Err(Fault::TooManyEvents { max: self.limits.request_events_max });
+        }
+        self.push(decode(text, self.limits)?)
+    }
+
+    fn push(&mut self, event: Event<'a>) -> Result<(), Fault<'a>> {
+        let (got, max) = (event.byte_len(), self.limits.event_bytes_max);
+        if got > max {
+            return Err(Fault::EventTooLarge { max, got });
+        }
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// The answer, once reading has ended with `read`: a fault lies in the event after the last one
+    /// that was read.
+    fn finish(self, read: Result<(), Fault<'a>>) -> Result<Vec<Event<'a>>, DecodeError> {
+        match read {
+            Err(fault) => Err(fault.locate(self.events.len(), self.body)),
+            Ok(()) if self.events.is_empty() => Err(DecodeError::Empty),
+            Ok(()) => Ok(self.events),
+        }
+    }
+}
+
+/// Adds a header to `event`: its name is 1–256 bytes without control characters, and new.
+fn push_header<'a>(
+    event: &mut Event<'a>,
+    name: Cow<'a, str>,
+    value: Cow<'a, str>,
+    limits: &Limits,
+) -> Result<(), Fault<'a>> {
+    /// Longer than any header name in use; the name is stored with every event.
+    const NAME_BYTES_MAX: usize = 256;
+
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
+        let message = "expected a header name of 1–256 bytes without control characters";
+        return Err(Fault::malformed(message));
+    }
+    if event.headers.iter().any(|(other, _)| *other == name) {
+        return Err(Fault::malformed(format!("header `{name}` is given twice")));
+    }
+    if event.headers.len() >= limits.headers_max {
+        return Err(Fault::TooManyHeaders { max: limits.headers_max });
+    }
+    event.headers.push((name, value));
+    Ok(())
+}
+
+/// Checks the time of an event.
+fn check_time<'a>(time: &str) -> Result<(), Fault<'a>> {
+    let message = "expected an RFC 3339 time such as `2013-01-01T10:17:00Z`";
+    OffsetDateTime::parse(time, &Rfc3339).map(drop).map_err(|_| Fault::malformed(message))
+}
+
+#[cfg(test)]
+mod tests;

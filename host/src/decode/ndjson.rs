@@ -1,0 +1,20 @@
+//! Newline-delimited JSON: one event a line. Blank lines are skipped, lines may end in CRLF, and
+//! the last one needs no end.
+
+use super::error::Fault;
+use super::{Batch, json, line};
+
+/// Reads all events of the body into `batch`.
+pub(super) fn read<'a>(batch: &mut Batch<'a, '_>) -> Result<(), Fault<'a>> {
+    let json::Utf8 { text, fault } = json::utf8(batch.body);
+    // A line with a fault is not read: the fault is about its event, the one after those before.
+    let whole_lines = match fault {
+        None => text,
+        Some(_) => text.rsplit_once('\n').map_or("", |(lines, _)| lines),
+    };
+    let is_blank = |line: &str| line.trim_ascii().is_empty();
+    for line in whole_lines.split('\n').filter(|line| !is_blank(line)) {
+        batch.decode(line, line::event)?;
+    }
+    fault.map_or(Ok(()), Err)
+}

@@ -1,0 +1,2 @@
+//! The `stream` binary.
+fn main() {}

@@ -1,0 +1,138 @@
+//! The fjall database and its keyspaces; the place that names its options.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use fjall::config::CompressionPolicy;
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+};
+
+use super::gone::{Gone, GoneFilterFactory};
+use super::keys::{PartitionKey, log};
+use crate::{DecodeError, StoreError};
+
+/// An open database.
+pub(super) struct Engine {
+    pub(super) db: Database,
+    pub(super) meta: Keyspace,
+    pub(super) index: Keyspace,
+    logs: Vec<Keyspace>,
+}
+
+/// Bytes of a log keyspace in memory before they are flushed. Eight of them are the most that
+/// writes hold in memory, and what a start has to read back from the journal.
+const LOG_MEMTABLE_BYTES: u64 = 32 << 20;
+const META_MEMTABLE_BYTES: u64 = 16 << 20;
+/// Journals are kept until what they hold is flushed, and read on start.
+const JOURNAL_BYTES_MAX: u64 = 512 << 20;
+/// Entries at least this long are kept apart from their keys, so that compaction moves keys only.
+const SEPARATE_BYTES_MIN: u32 = 1 << 10;
+const BLOB_FILE_BYTES: u64 = 64 << 20;
+
+impl Engine {
+    /// Opens or makes the database in the folder `path`.
+    pub(super) fn open(path: &Path, cache_bytes: u64, gone: &Arc<Gone>) -> fjall::Result<Self> {
+        let gone = Arc::clone(gone);
+        let db = Database::builder(path)
+            .cache_size(cache_bytes)
+            .journal_compression(CompressionType::None)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .with_compaction_filter_factories(Arc::new(move |keyspace| {
+                let factory = GoneFilterFactory::for_keyspace(keyspace, Arc::clone(&gone))?;
+                Some(Arc::new(factory))
+            }))
+            .open()?;
+        let meta = db.keyspace("meta", || {
+            KeyspaceCreateOptions::default().max_memtable_size(META_MEMTABLE_BYTES)
+        })?;
+        let index = db.keyspace("index", || {
+            KeyspaceCreateOptions::default().max_memtable_size(META_MEMTABLE_BYTES)
+        })?;
+        let logs = (0..log::SHARDS)
+            .map(|shard| db.keyspace(&format!("log-{shard}"), log_options))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { db, meta, index, logs })
+    }
+
+    /// The keyspace of a partition's entries.
+    #[expect(clippy::indexing_slicing, reason = "a shard is below the number of log keyspaces")]
+    pub(super) fn log(&self, partition: PartitionKey) -> &Keyspace {
+        &self.logs[log::shard(partition)]
+    }
+
+    /// All log keyspaces.
+    pub(super) fn logs(&self) -> &[Keyspace] {
+        &self.logs
+    }
+
+    /// A row of `meta`.
+    pub(super) fn meta(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.meta.get(key)?.map(Bytes::from))
+    }
+
+    /// Makes all that was written before safe against power loss.
+    pub(super) fn sync(&self) -> fjall::Result<()> {
+        self.db.persist(PersistMode::SyncData)
+    }
+}
+
+fn log_options() -> KeyspaceCreateOptions {
+    let separation = KvSeparationOptions::default()
+        .compression(CompressionType::None)
+        .file_target_size(BLOB_FILE_BYTES)
+        .separation_threshold(SEPARATE_BYTES_MIN);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(LOG_MEMTABLE_BYTES)
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        .with_kv_separation(Some(separation))
+}
+
+/// The open engine; gone while it is reopened and after the store is closed.
+pub(super) struct EngineCell(RwLock<Option<Engine>>);
+
+impl EngineCell {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self(RwLock::new(Some(engine)))
+    }
+
+    /// Runs `use_engine` on the open engine. Blocks while it is being reopened.
+    pub(super) fn with<R, E: From<StoreError>>(
+        &self,
+        use_engine: impl FnOnce(&Engine) -> Result<R, E>,
+    ) -> Result<R, E> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(engine) => use_engine(engine),
+            None => Err(StoreError::Io { reason: "the store is closed".into() }.into()),
+        }
+    }
+
+    /// Closes the engine, then lets `open` make the next one, while nobody reads.
+    pub(super) fn replace<E>(
+        &self,
+        open: impl FnOnce() -> Result<Option<Engine>, E>,
+    ) -> Result<(), E> {
+        let mut engine = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        drop(engine.take());
+        *engine = open()?;
+        Ok(())
+    }
+
+    /// Closes the engine for good.
+    pub(super) fn close(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Io { reason: error.to_string() }
+    }
+}
+
+impl From<DecodeError> for StoreError {
+    fn from(error: DecodeError) -> Self {
+        Self::Corrupt { reason: error.to_string() }
+    }
+}

@@ -1,0 +1,475 @@
+//! A lot: transactions that are checked in order, each seeing those before it, and become one
+//! write. Nothing in here is shared or durable before [`Lot::finish`] is written.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use fjall::OwnedWriteBatch;
+
+use super::ends::Ends;
+use super::engine::Engine;
+use super::keys::commit::LastCommit;
+use super::keys::end::End;
+use super::keys::producer::{self, Producer};
+use super::keys::receipt::{self, StoredReceipt};
+use super::keys::topic::{self, Life};
+use super::keys::trim::{self, TrimPoint};
+use super::keys::{PartitionKey, commit, end, index, log, state};
+use crate::batch::{Place, SECTIONS_MAX, Section, merge_entry};
+use crate::{
+    Ack, Append, Appended, CommitError, CommitNumber, Condition, Expected, Position, ProducerState,
+    ProducerStep, ProjectName, Receipt, RecordBatch, StoreError, Timestamp, TopicChange, TopicId,
+    Transaction, Version, Watch,
+};
+
+/// Batches are merged into one entry until it has this many bytes: an entry is what a read loads.
+const MERGED_BYTES_MAX: usize = 256 << 10;
+
+/// What a lot stands on.
+pub(super) struct Ground<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) ends: &'a Ends,
+    /// Ends that are written and not synced yet.
+    pub(super) unsynced: &'a HashMap<PartitionKey, End>,
+    pub(super) last_commit: CommitNumber,
+    pub(super) now: Timestamp,
+}
+
+/// The transactions so far.
+pub(super) struct Lot<'a> {
+    ground: Ground<'a>,
+    last_commit: CommitNumber,
+    /// Rows of `meta` as this lot leaves them.
+    meta: HashMap<Vec<u8>, Option<Bytes>>,
+    ends: HashMap<PartitionKey, End>,
+    appends: HashMap<PartitionKey, PartitionAppends>,
+    index: Vec<Vec<u8>>,
+    sync: bool,
+    effects: Effects,
+}
+
+/// What readers learn once the lot is durable.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) ends: HashMap<PartitionKey, End>,
+    pub(super) trims: Vec<(PartitionKey, TrimPoint)>,
+    pub(super) dropped: Vec<TopicId>,
+    pub(super) reclaimed: Vec<TopicId>,
+    pub(super) watches: HashSet<Watch>,
+    pub(super) commits: u64,
+    pub(super) records: u64,
+    pub(super) record_bytes: u64,
+}
+
+/// A finished lot.
+pub(super) struct Write {
+    pub(super) batch: OwnedWriteBatch,
+    /// Whether something in it must be synced before it is answered.
+    pub(super) sync: bool,
+    pub(super) last_commit: CommitNumber,
+    pub(super) effects: Effects,
+}
+
+/// What came of a transaction.
+pub(super) enum Outcome {
+    Committed(Receipt),
+    Refused(CommitError),
+    /// Its producer's sequence is ahead: it may wait for the ones between.
+    Early {
+        expected: u64,
+    },
+}
+
+struct PartitionAppends {
+    start: End,
+    batches: Vec<(RecordBatch, Section)>,
+}
+
+impl<'a> Lot<'a> {
+    pub(super) fn new(ground: Ground<'a>) -> Self {
+        Self {
+            last_commit: ground.last_commit,
+            ground,
+            meta: HashMap::new(),
+            ends: HashMap::new(),
+            appends: HashMap::new(),
+            index: Vec::new(),
+            sync: false,
+            effects: Effects::default(),
+        }
+    }
+
+    /// Checks a transaction against the store and the lot so far, and adds it or leaves the lot as
+    /// it was.
+    pub(super) fn add(&mut self, transaction: &mut Transaction) -> Outcome {
+        match self.check(transaction) {
+            Ok(None) => {}
+            Ok(Some(outcome)) => return outcome,
+            Err(error) => return Outcome::Refused(error),
+        }
+        match self.keep_ends(transaction) {
+            Ok(()) => Outcome::Committed(self.apply(transaction)),
+            Err(error) => Outcome::Refused(unreadable(&error)),
+        }
+    }
+
+    /// Moves a partition's trim point forward.
+    pub(super) fn trim(
+        &mut self,
+        partition: PartitionKey,
+        point: TrimPoint,
+    ) -> Result<(), CommitError> {
+        self.check_topic(partition.0)?;
+        let key = trim::key(partition).to_vec();
+        let stored = self.row(&key).and_then(|row| decode_row(row.as_ref(), TrimPoint::decode));
+        let current = stored.map_err(|error| unreadable(&error))?.unwrap_or_default();
+        if point.offset > current.offset {
+            self.meta.insert(key, Some(point.encode().into()));
+            self.effects.trims.push((partition, point));
+            self.effects.watches.insert(Watch::Topic(partition.0));
+            self.sync = true;
+        }
+        Ok(())
+    }
+
+    /// Deletes a producer and its receipts if it has expired.
+    pub(super) fn forget_producer(
+        &mut self,
+        expiry_key: Vec<u8>,
+        producer_key: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let row = self.row(&producer_key)?;
+        let stored = decode_row(row.as_ref(), Producer::decode)?;
+        if stored.is_some_and(|producer| producer.is_expired(self.ground.now)) {
+            for guard in self.ground.engine.meta.prefix(receipt::prefix_of(&producer_key)) {
+                self.meta.insert(guard.key()?.to_vec(), None);
+            }
+            self.meta.insert(producer_key, None);
+        }
+        self.meta.insert(expiry_key, None);
+        Ok(())
+    }
+
+    /// Deletes the last rows of a dropped topic whose records are gone from the disk.
+    pub(super) fn forget_topic(&mut self, topic: TopicId) -> Result<(), StoreError> {
+        let rows = [end::topic_prefix(topic), trim::topic_prefix(topic)];
+        for guard in rows.iter().flat_map(|prefix| self.ground.engine.meta.prefix(prefix)) {
+            self.meta.insert(guard.key()?.to_vec(), None);
+        }
+        self.meta.insert(topic::key(topic).to_vec(), None);
+        self.effects.reclaimed.push(topic);
+        // Without the row the space would be reclaimed once more after a crash: no harm.
+        Ok(())
+    }
+
+    /// Makes one write of it; `None` if there is nothing to write.
+    pub(super) fn finish(mut self) -> Option<Write> {
+        if self.meta.is_empty() && self.appends.is_empty() && self.effects.commits == 0 {
+            return None;
+        }
+        let engine = self.ground.engine;
+        let rows = self.meta.len() + 2 * self.appends.len() + self.index.len() + 1;
+        let mut batch = OwnedWriteBatch::with_capacity(engine.db.clone(), rows);
+        for (partition, appends) in self.appends {
+            appends.write(engine, partition, &mut batch);
+        }
+        for (partition, end) in &self.ends {
+            batch.insert(&engine.meta, end::key(*partition).to_vec(), end.encode());
+        }
+        for entry in self.index {
+            batch.insert(&engine.index, entry, Bytes::new());
+        }
+        for (key, value) in self.meta {
+            match value {
+                Some(value) => batch.insert(&engine.meta, key, value),
+                None => batch.remove(&engine.meta, key),
+            }
+        }
+        if self.last_commit != self.ground.last_commit {
+            let row = LastCommit { last: self.last_commit, previous: self.ground.last_commit };
+            batch.insert(&engine.meta, commit::KEY.to_vec(), row.encode().to_vec());
+        }
+        self.effects.ends = self.ends;
+        Some(Write { batch, sync: self.sync, last_commit: self.last_commit, effects: self.effects })
+    }
+
+    /// Everything that may refuse a transaction.
+    fn check(&mut self, transaction: &Transaction) -> Result<Option<Outcome>, CommitError> {
+        if let Some(step) = &transaction.producer {
+            let outcome = self.check_producer(&transaction.project, step)?;
+            if outcome.is_some() {
+                return Ok(outcome);
+            }
+        }
+        for condition in &transaction.conditions {
+            self.check_condition(&transaction.project, condition)?;
+        }
+        for change in &transaction.topics {
+            match *change {
+                TopicChange::Create(topic) => {
+                    let row = self.topic_row(topic)?;
+                    if row.is_some() {
+                        return Err(CommitError::Invalid { reason: "the topic id is in use" });
+                    }
+                }
+                TopicChange::Drop(topic) => self.check_topic(topic)?,
+            }
+        }
+        for Append { topic, .. } in &transaction.appends {
+            if !transaction.topics.contains(&TopicChange::Create(*topic)) {
+                self.check_topic(*topic)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_producer(
+        &self,
+        project: &ProjectName,
+        step: &ProducerStep,
+    ) -> Result<Option<Outcome>, CommitError> {
+        let row = self.row(&producer::key(project, &step.id));
+        let stored = row.and_then(|row| decode_row(row.as_ref(), Producer::decode));
+        let current = stored
+            .map_err(|error| unreadable(&error))?
+            .filter(|producer| !producer.is_expired(self.ground.now))
+            .map(|producer| producer.state);
+        let ProducerStep { epoch, sequence, .. } = *step;
+        let expected = match current {
+            Some(ProducerState { epoch: current, .. }) if epoch < current => {
+                return Err(CommitError::Fenced { current });
+            }
+            Some(state) if epoch == state.epoch => {
+                if sequence <= state.last_sequence {
+                    return self.repeat(project, step).map(Some);
+                }
+                state.last_sequence + 1
+            }
+            _ => 0,
+        };
+        Ok((sequence != expected).then_some(Outcome::Early { expected }))
+    }
+
+    /// The receipt of a sequence that was committed before.
+    fn repeat(&self, project: &ProjectName, step: &ProducerStep) -> Result<Outcome, CommitError> {
+        let row = self.row(&receipt::key(project, &step.id, step.sequence));
+        let stored = row
+            .and_then(|row| decode_row(row.as_ref(), StoredReceipt::decode))
+            .map_err(|error| unreadable(&error))?
+            .filter(|stored| stored.epoch == step.epoch && stored.sequence == step.sequence);
+        let Some(stored) = stored else {
+            return Ok(Outcome::Committed(forgotten_receipt()));
+        };
+        if step.payload_digest.is_some() && stored.payload_digest != step.payload_digest {
+            return Err(CommitError::PayloadMismatch);
+        }
+        Ok(Outcome::Committed(Receipt { duplicate: true, ..stored.receipt }))
+    }
+
+    fn check_condition(
+        &self,
+        project: &ProjectName,
+        condition: &Condition,
+    ) -> Result<(), CommitError> {
+        let row = self.row(&state::key(project, &condition.key));
+        let stored = row
+            .and_then(|row| row.as_ref().map(state::decode).transpose().map_err(StoreError::from))
+            .map_err(|error| unreadable(&error))?;
+        let holds = match (condition.expected, stored) {
+            (Expected::Absent, None) => true,
+            (Expected::Version(version), Some(stored)) => stored.version == version,
+            _ => false,
+        };
+        if holds { Ok(()) } else { Err(CommitError::Conflict { key: condition.key.clone() }) }
+    }
+
+    fn check_topic(&self, topic: TopicId) -> Result<(), CommitError> {
+        match self.topic_row(topic)? {
+            Some(Life::Live) => Ok(()),
+            Some(Life::Dropped) | None => Err(CommitError::TopicGone { topic }),
+        }
+    }
+
+    fn topic_row(&self, topic: TopicId) -> Result<Option<Life>, CommitError> {
+        let row = self.row(&topic::key(topic));
+        row.and_then(|row| decode_row(row.as_ref(), Life::decode))
+            .map_err(|error| unreadable(&error))
+    }
+
+    /// A row of `meta` as the lot leaves it.
+    fn row(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.meta.get(key) {
+            Some(row) => Ok(row.clone()),
+            None => self.ground.engine.meta(key),
+        }
+    }
+
+    /// Makes sure that the end of each partition that is appended to is known, so that nothing can
+    /// fail any more.
+    fn keep_ends(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+        for append in &transaction.appends {
+            let partition = (append.topic, append.partition);
+            let durable = self.ground.ends.keep(self.ground.engine, partition)?;
+            let end = self.ground.unsynced.get(&partition).copied().unwrap_or(durable);
+            self.ends.entry(partition).or_insert(end);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, transaction: &mut Transaction) -> Receipt {
+        self.last_commit = CommitNumber(self.last_commit.0 + 1);
+        let commit = self.last_commit;
+        self.sync |= !may_be_lost(transaction);
+        let appends =
+            std::mem::take(&mut transaction.appends).into_iter().map(|a| self.append(a)).collect();
+        for write in transaction.state.drain(..) {
+            let row = write.value.map(|value| state::encode(Version(commit.0), &value).into());
+            self.meta.insert(state::key(&transaction.project, &write.key), row);
+            self.effects.watches.insert(Watch::State(transaction.project.clone()));
+        }
+        for change in transaction.topics.drain(..) {
+            self.change_topic(change);
+        }
+        let durable = true;
+        let timestamp = self.ground.now;
+        let mut receipt =
+            Receipt { commit, timestamp, appends, duplicate: false, durable, note: Bytes::new() };
+        if let Some(step) = transaction.producer.take() {
+            receipt.note = step.note.clone();
+            self.record_step(&transaction.project, &step, &receipt);
+        }
+        self.effects.commits += 1;
+        receipt
+    }
+
+    fn append(&mut self, append: Append) -> Appended {
+        let Append { topic, partition, batch, index: entries } = append;
+        let place = (topic, partition);
+        let end = self.ends.entry(place).or_default();
+        let start = *end;
+        let timestamp = self.ground.now.max(start.timestamp);
+        let count = batch.count();
+        let bytes = batch.byte_len() as u64;
+        *end = End {
+            offset: start.offset + u64::from(count),
+            bytes: start.bytes + bytes,
+            timestamp,
+            commit: self.last_commit,
+        };
+        for entry in entries {
+            let offset = start.offset + u64::from(entry.record);
+            let prefix = index::prefix(topic, entry.kind, &entry.key);
+            self.index.push(index::entry(prefix, Position { partition, offset }));
+        }
+        let section = Section { commit: self.last_commit, timestamp, count };
+        let appends = self
+            .appends
+            .entry(place)
+            .or_insert_with(|| PartitionAppends { start, batches: Vec::new() });
+        appends.batches.push((batch, section));
+        self.effects.watches.insert(Watch::Topic(topic));
+        self.effects.records += u64::from(count);
+        self.effects.record_bytes += bytes;
+        Appended { topic, partition, base_offset: start.offset, count, timestamp }
+    }
+
+    fn change_topic(&mut self, change: TopicChange) {
+        let (topic, life) = match change {
+            TopicChange::Create(topic) => (topic, Life::Live),
+            TopicChange::Drop(topic) => {
+                self.effects.dropped.push(topic);
+                self.effects.watches.insert(Watch::Topic(topic));
+                (topic, Life::Dropped)
+            }
+        };
+        self.meta.insert(topic::key(topic).to_vec(), Some(Bytes::copy_from_slice(&life.encode())));
+    }
+
+    fn record_step(&mut self, project: &ProjectName, step: &ProducerStep, receipt: &Receipt) {
+        let ProducerStep { epoch, sequence, expires, .. } = *step;
+        let producer =
+            Producer { state: ProducerState { epoch, last_sequence: sequence }, expires };
+        let key = producer::key(project, &step.id);
+        if let Some(expires) = expires {
+            self.meta.insert(producer::expiry_key(expires, &key), Some(Bytes::new()));
+        }
+        self.meta.insert(key, Some(producer.encode().into()));
+        let stored = StoredReceipt::new(step, receipt.clone());
+        let key = receipt::key(project, &step.id, sequence);
+        self.meta.insert(key, Some(stored.encode().into()));
+    }
+}
+
+impl PartitionAppends {
+    /// Small batches share an entry; a large one is finished in place.
+    fn write(self, engine: &Engine, partition: PartitionKey, batch: &mut OwnedWriteBatch) {
+        let log = engine.log(partition);
+        let mut end = self.start;
+        let mut put = |group: &mut Vec<(RecordBatch, Section)>| {
+            let place = Place { base_offset: end.offset, bytes_before: end.bytes };
+            for (records, _) in group.iter() {
+                end.offset += u64::from(records.count());
+                end.bytes += records.byte_len() as u64;
+            }
+            let entry = if group.len() == 1 {
+                group.pop().map(|(records, section)| records.into_entry(place, section))
+            } else {
+                Some(merge_entry(place, group))
+            };
+            group.clear();
+            if let Some(entry) = entry {
+                // No batch is empty, so that the last offset is not before the first.
+                batch.insert(log, log::key(partition, end.offset - 1).to_vec(), entry);
+            }
+        };
+        let mut group = Vec::new();
+        let mut group_bytes = 0;
+        for (records, section) in self.batches {
+            let bytes = records.byte_len();
+            let full = group_bytes + bytes > MERGED_BYTES_MAX || group.len() == SECTIONS_MAX;
+            if full && !group.is_empty() {
+                put(&mut group);
+                group_bytes = 0;
+            }
+            group_bytes += bytes;
+            group.push((records, section));
+        }
+        if !group.is_empty() {
+            put(&mut group);
+        }
+    }
+}
+
+/// Whether a transaction may be answered before it is synced: it asked for it, and holds nothing
+/// but records.
+fn may_be_lost(transaction: &Transaction) -> bool {
+    transaction.ack == Ack::Memory
+        && transaction.producer.is_none()
+        && transaction.conditions.is_empty()
+        && transaction.state.is_empty()
+        && transaction.topics.is_empty()
+}
+
+/// The answer to a repeat that is older than the kept receipts.
+fn forgotten_receipt() -> Receipt {
+    Receipt {
+        commit: CommitNumber(0),
+        timestamp: Timestamp(0),
+        appends: Vec::new(),
+        duplicate: true,
+        durable: true,
+        note: Bytes::new(),
+    }
+}
+
+/// A check could not read what it needs: nothing was stored.
+fn unreadable(error: &StoreError) -> CommitError {
+    CommitError::Poisoned { reason: error.to_string() }
+}
+
+fn decode_row<T>(
+    row: Option<&Bytes>,
+    decode: impl Fn(&[u8]) -> Result<T, crate::DecodeError>,
+) -> Result<Option<T>, StoreError> {
+    Ok(row.map(|row| decode(row)).transpose()?)
+}

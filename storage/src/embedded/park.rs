@@ -1,0 +1,107 @@
+//! Transactions whose producer's sequence is ahead: they wait a little for the ones between.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::commit::{Reply, send};
+use crate::{CommitError, ProducerStep, ProjectName, Transaction};
+
+/// How long one waits.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How many of one producer wait.
+const PRODUCER_PARKED_MAX: usize = 16;
+/// How many wait in all: they are outside the queues' bounds.
+const PARKED_MAX: usize = 4096;
+
+/// Who waits: few at any time, so that a look at all of them is cheap.
+#[derive(Default)]
+pub(super) struct Parking {
+    producers: HashMap<ProducerKey, Vec<Waiting>>,
+    count: usize,
+}
+
+pub(super) type ProducerKey = (ProjectName, String);
+
+/// A transaction that waits, or is about to.
+pub(super) struct Parked {
+    pub(super) transaction: Box<Transaction>,
+    pub(super) reply: Reply,
+    /// On the monotonic clock.
+    pub(super) deadline: Duration,
+}
+
+struct Waiting {
+    parked: Parked,
+    sequence: u64,
+    gap: CommitError,
+}
+
+impl Parked {
+    pub(super) fn producer(&self) -> Option<ProducerKey> {
+        let step = self.transaction.producer.as_ref()?;
+        Some((self.transaction.project.clone(), step.id.clone()))
+    }
+}
+
+impl Parking {
+    /// Lets a transaction wait, or returns why not.
+    pub(super) fn park(
+        &mut self,
+        parked: Parked,
+        expected: u64,
+    ) -> Result<(), (Reply, CommitError)> {
+        let received = match parked.transaction.producer {
+            Some(ProducerStep { sequence, .. }) => sequence,
+            None => 0,
+        };
+        let gap = CommitError::SequenceGap { expected, received };
+        let Some(key) = parked.producer() else { return Err((parked.reply, gap)) };
+        let waiting = self.producers.get(&key).map_or(0, Vec::len);
+        if waiting >= PRODUCER_PARKED_MAX || self.count >= PARKED_MAX {
+            return Err((parked.reply, gap));
+        }
+        let waiting = Waiting { parked, sequence: received, gap };
+        self.producers.entry(key).or_default().push(waiting);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Takes all that wait for a producer, in the order of their sequences.
+    pub(super) fn take(&mut self, key: &ProducerKey) -> Vec<Parked> {
+        let mut waiting = self.producers.remove(key).unwrap_or_default();
+        self.count -= waiting.len();
+        waiting.sort_by_key(|waiting| waiting.sequence);
+        waiting.into_iter().map(|waiting| waiting.parked).collect()
+    }
+
+    /// Refuses all that have waited long enough.
+    pub(super) fn refuse_late(&mut self, now: Duration) {
+        self.refuse_if(|waiting| now >= waiting.parked.deadline, |waiting| waiting.gap.clone());
+    }
+
+    /// Refuses all.
+    pub(super) fn refuse_all(&mut self, error: &CommitError) {
+        self.refuse_if(|_| true, |_| error.clone());
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.producers.values().flatten().map(|waiting| waiting.parked.deadline).min()
+    }
+
+    fn refuse_if(
+        &mut self,
+        refused: impl Fn(&Waiting) -> bool,
+        error: impl Fn(&Waiting) -> CommitError,
+    ) {
+        let mut count = 0;
+        self.producers.retain(|_, waiting| {
+            for late in waiting.extract_if(.., |waiting| refused(waiting)) {
+                let error = error(&late);
+                send(late.parked.reply, Err(error));
+            }
+            count += waiting.len();
+            !waiting.is_empty()
+        });
+        self.count = count;
+    }
+}

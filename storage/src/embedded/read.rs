@@ -1,0 +1,282 @@
+//! Reading: records below the durable end, state, producers and the index.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::engine::Engine;
+use super::keys::producer::Producer;
+use super::keys::receipt::StoredReceipt;
+use super::keys::trim::TrimPoint;
+use super::keys::{PartitionKey, index, log, producer, receipt, state};
+use super::search::{entry_at, first_entry, first_offset};
+use super::shared::Shared;
+use crate::batch::{KeepFirst, parse_entry};
+use crate::{
+    Bounds, Position, ProducerState, ProjectName, ReadError, ReadRequest, ReadStart, Receipt,
+    Records, StateEntry, StoreError, TopicId, Trim, TrimError, Versioned,
+};
+
+impl Shared {
+    pub(super) fn bounds(
+        &self,
+        engine: &Engine,
+        partition: PartitionKey,
+    ) -> Result<Bounds, StoreError> {
+        let end = self.ends.get(engine, partition)?;
+        let trim = self.gone.point(partition);
+        let start = if self.gone.is_dropped(partition.0) { end.offset } else { trim.offset };
+        Ok(Bounds {
+            start,
+            end: end.offset,
+            bytes: if start == end.offset { 0 } else { end.bytes.saturating_sub(trim.bytes) },
+            last_timestamp: (end.offset > 0).then_some(end.timestamp),
+            last_commit: end.commit,
+        })
+    }
+
+    pub(super) fn read(
+        &self,
+        engine: &Engine,
+        request: &ReadRequest,
+    ) -> Result<Records, ReadError> {
+        let partition = (request.topic, request.partition);
+        let bounds = self.bounds(engine, partition)?;
+        let start = self.resolve(engine, partition, &bounds, request.start)?;
+        let mut records =
+            Records { segments: Vec::new(), next_offset: start, end_offset: bounds.end };
+        if start < bounds.end && request.records_max > 0 {
+            collect(engine, partition, request, &mut records)?;
+        }
+        // What was read may have been trimmed, and reclaimed, meanwhile.
+        let earliest = self.bounds(engine, partition)?.start;
+        if start < earliest { Err(ReadError::Trimmed { earliest }) } else { Ok(records) }
+    }
+
+    fn resolve(
+        &self,
+        engine: &Engine,
+        partition: PartitionKey,
+        bounds: &Bounds,
+        start: ReadStart,
+    ) -> Result<u64, ReadError> {
+        match start {
+            ReadStart::Offset(offset) if offset < bounds.start => {
+                Err(ReadError::Trimmed { earliest: bounds.start })
+            }
+            ReadStart::Offset(offset) if offset > bounds.end => {
+                Err(ReadError::BeyondEnd { end: bounds.end })
+            }
+            ReadStart::Offset(offset) => Ok(offset),
+            ReadStart::Time(time) => {
+                Ok(first_offset(engine, partition, bounds.range(), |section| {
+                    section.timestamp >= time
+                })?)
+            }
+            ReadStart::AfterCommit(commit) => {
+                if commit < self.gone.point(partition).commit {
+                    return Err(ReadError::Trimmed { earliest: bounds.start });
+                }
+                if commit >= bounds.last_commit {
+                    return Ok(bounds.end);
+                }
+                Ok(first_offset(engine, partition, bounds.range(), |section| {
+                    section.commit > commit
+                })?)
+            }
+        }
+    }
+
+    /// The trim point that is asked for; `None` if it is not beyond the one that is there.
+    pub(super) fn trim_point(
+        &self,
+        engine: &Engine,
+        partition: PartitionKey,
+        trim: Trim,
+    ) -> Result<Option<TrimPoint>, TrimError> {
+        let end = self.ends.get(engine, partition)?;
+        let bounds = self.bounds(engine, partition)?;
+        let offset = match trim {
+            Trim::Before(offset) if offset > end.offset => {
+                return Err(TrimError::BeyondEnd { end: end.offset });
+            }
+            Trim::Before(offset) => offset,
+            Trim::OlderThan(time) => first_offset(engine, partition, bounds.range(), |section| {
+                section.timestamp >= time
+            })?,
+            Trim::KeepBytes(keep) => {
+                let surplus = end.bytes.saturating_sub(keep);
+                let kept = first_entry(engine, partition, bounds.range(), |header| {
+                    header.place.bytes_before + header.bytes > surplus
+                })?;
+                kept.map_or(end.offset, |header| header.place.base_offset)
+            }
+        };
+        if offset <= bounds.start {
+            return Ok(None);
+        }
+        if offset == end.offset {
+            return Ok(Some(TrimPoint { offset, bytes: end.bytes, commit: end.commit }));
+        }
+        point_before(engine, partition, offset).map(Some).map_err(TrimError::from)
+    }
+
+    pub(super) fn scan(
+        engine: &Engine,
+        project: &ProjectName,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<StateEntry>, StoreError> {
+        let own = state::prefix_len(project);
+        let prefix = state::key(project, prefix);
+        let after = after.map(|after| state::key(project, after)).filter(|after| *after >= prefix);
+        let start = match &after {
+            Some(after) => Bound::Excluded(after.as_slice()),
+            None => Bound::Included(prefix.as_slice()),
+        };
+        let mut entries = Vec::new();
+        for guard in engine.meta.range::<&[u8], _>((start, Bound::Unbounded)).take(limit) {
+            let (key, value) = guard.into_inner()?;
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            let versioned = state::decode(&Bytes::from(value))?;
+            entries.push(StateEntry { key: Bytes::from(key).slice(own..), versioned });
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn producer(
+        &self,
+        engine: &Engine,
+        project: &ProjectName,
+        id: &str,
+    ) -> Result<Option<ProducerState>, StoreError> {
+        let stored = engine.meta(&producer::key(project, id))?;
+        let producer = stored.as_deref().map(Producer::decode).transpose()?;
+        let now = self.clock.now();
+        Ok(producer.filter(|producer| !producer.is_expired(now)).map(|producer| producer.state))
+    }
+
+    pub(super) fn receipt(
+        &self,
+        engine: &Engine,
+        project: &ProjectName,
+        id: &str,
+        (epoch, sequence): (u64, u64),
+    ) -> Result<Option<Receipt>, StoreError> {
+        let state = self.producer(engine, project, id)?;
+        if state.is_none_or(|state| state.epoch != epoch || sequence > state.last_sequence) {
+            return Ok(None);
+        }
+        let stored = engine.meta(&receipt::key(project, id, sequence))?;
+        let stored = stored.as_deref().map(StoredReceipt::decode).transpose()?;
+        Ok(stored
+            .filter(|row| row.epoch == epoch && row.sequence == sequence)
+            .map(|row| Receipt { duplicate: true, ..row.receipt }))
+    }
+
+    pub(super) fn lookup(
+        &self,
+        engine: &Engine,
+        topic: TopicId,
+        (kind, key): (u8, &[u8]),
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError> {
+        let prefix = index::prefix(topic, kind, key);
+        let from = match after {
+            None => Bound::Included(prefix.clone()),
+            Some(after) => Bound::Excluded(index::entry(prefix.clone(), after)),
+        };
+        let mut positions = Vec::new();
+        for guard in engine.index.range((from, Bound::Unbounded)) {
+            let entry = guard.key()?;
+            if positions.len() == limit || !entry.starts_with(&prefix) {
+                break;
+            }
+            let ((topic, partition), offset) = index::parse(&entry)?;
+            if self.bounds(engine, (topic, partition))?.range().contains(&offset) {
+                positions.push(Position { partition, offset });
+            }
+        }
+        Ok(positions)
+    }
+
+    pub(super) fn state(
+        engine: &Engine,
+        project: &ProjectName,
+        key: &[u8],
+    ) -> Result<Option<Versioned>, StoreError> {
+        let row = engine.meta(&state::key(project, key))?;
+        Ok(row.as_ref().map(state::decode).transpose()?)
+    }
+}
+
+/// Reads entries from `records.next_offset` until a bound of the request is reached.
+fn collect(
+    engine: &Engine,
+    partition: PartitionKey,
+    request: &ReadRequest,
+    records: &mut Records,
+) -> Result<(), ReadError> {
+    let start = records.next_offset;
+    let (mut records_left, mut bytes_left) = (request.records_max, request.bytes_max);
+    let range = log::key(partition, start)..=log::key(partition, records.end_offset - 1);
+    for guard in engine.log(partition).range(range) {
+        let value = guard.value().map_err(StoreError::from)?;
+        for mut segment in parse_entry(&Bytes::from(value)).map_err(StoreError::from)? {
+            segment.skip_to(start).map_err(StoreError::from)?;
+            if segment.count() == 0 {
+                continue;
+            }
+            if segment.base_offset() != records.next_offset {
+                return gap(records, segment.base_offset());
+            }
+            let whole = segment.count();
+            let keep_first =
+                if records.segments.is_empty() { KeepFirst::Yes } else { KeepFirst::No };
+            segment.cut(records_left, bytes_left, keep_first).map_err(StoreError::from)?;
+            let kept = segment.count();
+            records_left -= kept as usize;
+            bytes_left = bytes_left.saturating_sub(segment.byte_len());
+            if kept > 0 {
+                records.next_offset = segment.end_offset();
+                records.segments.push(segment);
+            }
+            if kept < whole || records_left == 0 {
+                return Ok(());
+            }
+        }
+    }
+    if records.next_offset < records.end_offset { gap(records, records.end_offset) } else { Ok(()) }
+}
+
+/// Records are missing up to `next`, after an accepted loss: what was read before them is the
+/// answer, and the next read starts in the gap and is told so.
+fn gap(records: &Records, next: u64) -> Result<(), ReadError> {
+    if records.segments.is_empty() { Err(ReadError::Trimmed { earliest: next }) } else { Ok(()) }
+}
+
+/// The trim point that leaves `offset` as the earliest.
+fn point_before(
+    engine: &Engine,
+    partition: PartitionKey,
+    offset: u64,
+) -> Result<TrimPoint, StoreError> {
+    let Some((header, entry)) = entry_at(engine, partition, offset - 1)? else {
+        return Err(StoreError::Corrupt { reason: format!("no entry holds offset `{offset}`") });
+    };
+    let mut point = TrimPoint { offset, bytes: header.place.bytes_before, ..TrimPoint::default() };
+    for mut segment in parse_entry(&entry)? {
+        let whole = segment.byte_len() as u64;
+        if segment.base_offset() >= offset {
+            break;
+        }
+        point.commit = segment.commit();
+        segment.skip_to(offset)?;
+        point.bytes += whole - segment.byte_len() as u64;
+    }
+    Ok(point)
+}

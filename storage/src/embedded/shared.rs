@@ -1,0 +1,152 @@
+//! What the committer, the readers and the housekeeper share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::EmbeddedConfig;
+use super::commit::Work;
+use super::disk;
+use super::ends::Ends;
+use super::engine::EngineCell;
+use super::gone::Gone;
+use super::high_water::HighWater;
+use super::housekeeping::Chores;
+use super::lot::Effects;
+use super::open::{self, OpenError};
+use super::queue::Queue;
+use super::watches::Watches;
+use crate::{Clock, CommitError, CommitNumber, Health, Metrics};
+
+/// The open store.
+pub(super) struct Shared {
+    pub(super) config: EmbeddedConfig,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) engine: EngineCell,
+    pub(super) ends: Ends,
+    pub(super) gone: Arc<Gone>,
+    pub(super) watches: Watches,
+    pub(super) queue: Queue<Work>,
+    pub(super) high_water: HighWater,
+    pub(super) chores: Chores,
+    pub(super) counters: Counters,
+    pub(super) failure: Mutex<Option<Failure>>,
+}
+
+/// Why the engine takes no writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The disk ran full under it: it is opened again when there is room.
+    Full,
+    /// Anything else is for good.
+    Io { reason: String },
+}
+
+impl Shared {
+    /// Lets readers see a lot that is durable.
+    pub(super) fn publish(&self, effects: Effects) {
+        let Effects { ends, trims, dropped, reclaimed, watches, .. } = effects;
+        self.counters.commits.fetch_add(effects.commits, Ordering::Relaxed);
+        self.counters.records.fetch_add(effects.records, Ordering::Relaxed);
+        self.counters.record_bytes.fetch_add(effects.record_bytes, Ordering::Relaxed);
+        self.ends.publish(ends.into_iter());
+        for (partition, point) in trims {
+            let freed = point.bytes.saturating_sub(self.gone.point(partition).bytes);
+            self.gone.trim(partition, point);
+            self.chores.trimmed(partition, freed);
+        }
+        for topic in dropped {
+            self.gone.drop_topic(topic);
+            self.chores.dropped();
+        }
+        for topic in reclaimed {
+            self.gone.forget(topic);
+            self.ends.forget(|(of, _)| of == topic);
+        }
+        self.watches.notify(watches.into_iter());
+    }
+
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_failure(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// The refusal of a write while free space is below the reserve. A disk that cannot be asked
+    /// counts as having room: the write itself will tell.
+    pub(super) fn disk_full(&self) -> Option<CommitError> {
+        let reserve = self.config.reserve_bytes;
+        let free = disk::free_bytes(&self.config.path).ok()?;
+        self.counters.free_bytes.store(free, Ordering::Relaxed);
+        (free < reserve).then_some(CommitError::DiskFull { free, reserve })
+    }
+
+    pub(super) fn health(&self) -> Health {
+        if self.queue.is_closed() {
+            return Health::ShuttingDown;
+        }
+        if let Some(Failure::Io { reason }) = self.failure() {
+            return Health::Poisoned { reason };
+        }
+        match self.disk_full() {
+            Some(CommitError::DiskFull { free, reserve }) => Health::DiskFull { free, reserve },
+            _ => Health::Ok,
+        }
+    }
+
+    /// Closes the engine and opens it from what the disk holds. The last commit is returned.
+    pub(super) fn reopen(&self) -> Result<CommitNumber, OpenError> {
+        let mut last_commit = CommitNumber::default();
+        self.engine.replace(|| {
+            self.ends.forget(|_| true);
+            // A loss was accepted for the start alone.
+            let config = EmbeddedConfig { accept_loss: false, ..self.config.clone() };
+            let opened = open::open_engine(&config, &self.gone)?;
+            last_commit = opened.last_commit;
+            Ok(Some(opened.engine))
+        })?;
+        Ok(last_commit)
+    }
+}
+
+/// Counters of [`Metrics`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) commits: AtomicU64,
+    pub(super) records: AtomicU64,
+    pub(super) record_bytes: AtomicU64,
+    refused_busy: AtomicU64,
+    free_bytes: AtomicU64,
+    syncs: AtomicU64,
+    sync_nanos: AtomicU64,
+}
+
+impl Counters {
+    /// A transaction was refused because a queue was full.
+    pub(super) fn busy(&self) {
+        self.refused_busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A lot was synced, in this time.
+    pub(super) fn synced(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn metrics(&self, queued_bytes: usize) -> Metrics {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Metrics {
+            commits: get(&self.commits),
+            syncs: get(&self.syncs),
+            sync_nanos: get(&self.sync_nanos),
+            records: get(&self.records),
+            record_bytes: get(&self.record_bytes),
+            refused_busy: get(&self.refused_busy),
+            queued_bytes: queued_bytes as u64,
+            free_bytes: get(&self.free_bytes),
+        }
+    }
+}
