@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stream_storage::{
-    Clock, CommitError, Partition, Store, StoreError, Timestamp, Trim,
+    Clock, CommitError, Partition, Store, StoreError, Timestamp, Trim, TrimError,
 };
 use tokio::time::MissedTickBehavior;
 
@@ -21,7 +21,7 @@ const HOUR_MILLIS: u64 = 60 * 60 * 1_000;
 pub enum RetentionError {
     /// The store refused a trim.
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    Trim(#[from] TrimError),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -99,7 +99,7 @@ impl Retention {
         for trim in [by_age, by_bytes].into_iter().flatten() {
             match self.store.trim(topic.id, partition, trim).await {
                 // The topic was deleted since it was listed.
-                Err(CommitError::TopicGone { .. }) => return Ok(()),
+                Err(TrimError::Commit(CommitError::TopicGone { .. })) => return Ok(()),
                 trimmed => trimmed?,
             };
         }

@@ -16,7 +16,6 @@ use stream_storage::{
     Transaction,
 };
 
-#[path = "event.rs"]
 mod event;
 use event::values;
 

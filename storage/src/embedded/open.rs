@@ -71,7 +71,8 @@ const DATABASE: &str = "db";
 /// Opens the data folder, or makes it. `gone` is loaded from it. All that is seen is durable when
 /// this returns.
 pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<Opened, OpenError> {
-    let path = &config.path;
+    let EmbeddedConfig { path, accept_loss, .. } = config;
+    let accept_loss = *accept_loss;
     std::fs::create_dir_all(path)
         .map_err(|source| OpenError::Folder { path: path.clone(), source })?;
     let database = path.join(DATABASE);

@@ -1,7 +1,7 @@
 //! Events for benchmarks: JSON of 256 B, half of it incompressible.
 
 /// `count` different events.
-pub fn values(count: usize) -> Vec<Vec<u8>> {
+pub(crate) fn values(count: usize) -> Vec<Vec<u8>> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     (0..count).map(|number| value(number, &mut state)).collect()
 }

@@ -1,0 +1,58 @@
+//! How answers are written.
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::error::ApiError;
+use crate::budget::Permit;
+use crate::project::Made;
+
+pub(crate) type Answer = Result<Response, ApiError>;
+
+/// An answer with a JSON body.
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => with_type("application/json", (status, bytes).into_response()),
+        Err(error) => ApiError::Internal { inside: error.to_string() }.into_response(),
+    }
+}
+
+/// 201 for what is new, 200 for what was there.
+pub(crate) fn made(made: Made, body: &impl Serialize) -> Response {
+    let status = match made {
+        Made::Created => StatusCode::CREATED,
+        Made::Existed => StatusCode::OK,
+    };
+    json(status, body)
+}
+
+/// 204.
+pub(crate) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// An answer that holds on to its bytes' permit until they are sent.
+pub(crate) fn held(content_type: &'static str, bytes: Vec<u8>, permit: Permit) -> Response {
+    let body = Body::from(Bytes::from_owner(Held { bytes, _permit: permit }));
+    with_type(content_type, Response::new(body))
+}
+
+fn with_type(content_type: &'static str, mut response: Response) -> Response {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+struct Held {
+    bytes: Vec<u8>,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,425 @@
+//! The one map from what went wrong to what the client is told.
+//!
+//! Whose fault decides the status: the caller's 4xx, ours 5xx. What is inside of an error of ours
+//! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
+//! whether the same request may succeed later.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use stream_storage::{
+    CommitError, InvalidName, ProjectName, RecordTooLarge, StoreError, TrimError,
+};
+
+use super::answer;
+use crate::auth::{KeyError, Scope};
+use crate::budget::BudgetExhausted;
+use crate::catalog::CatalogError;
+use crate::consume::ConsumeError;
+use crate::decode::DecodeError;
+use crate::group::GroupError;
+use crate::partition::PartitionNotFound;
+use crate::project::ProjectError;
+use crate::publish::PublishError;
+use crate::topic::{InvalidConfig, NoSuchPartition};
+
+/// What the log is told about an error of ours, carried from where it was met to where requests
+/// are logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Inside(pub(crate) String);
+
+/// Everything that a request can fail with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("no API key is given; send `Authorization: Bearer <key>`")]
+    NoKey,
+    #[error("the API key is unknown or revoked")]
+    InvalidKey,
+    #[error("the key lacks scope {}", words(scopes))]
+    MissingScope { scopes: &'static [Scope] },
+    #[error("the key does not open project `{project}`")]
+    ForeignProject { project: ProjectName },
+    #[error("there is no such path")]
+    NoRoute,
+    #[error("the path does not take this method")]
+    MethodNotAllowed,
+    #[error("there is no {what} `{name}`")]
+    NotFound { what: &'static str, name: String },
+    #[error("invalid {field}: {message}")]
+    Invalid { field: Cow<'static, str>, message: String },
+    #[error("malformed JSON at byte {byte}: {message}")]
+    MalformedJson { byte: usize, message: String },
+    #[error("content type `{got}` is not supported, expected {expected}")]
+    UnsupportedMediaType { got: String, expected: &'static str },
+    #[error("content encoding `{got}` is not supported, expected `gzip` or `zstd`")]
+    UnsupportedEncoding { got: String },
+    #[error("the request takes more than {max} bytes")]
+    RequestTooLarge { max: usize },
+    #[error("the request's body brought nothing for {waited:?}")]
+    BodyTimeout { waited: Duration },
+    #[error("the request's body ended early or cannot be unpacked: {reason}")]
+    BrokenBody { reason: String },
+    #[error("something went wrong in the server; its log has the details under the request id")]
+    Internal { inside: String },
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Budget(#[from] BudgetExhausted),
+    #[error(transparent)]
+    NoSuchPartition(#[from] NoSuchPartition),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error("invalid before: {source}")]
+    Trim {
+        #[from]
+        source: TrimError,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ApiError {
+    /// A field, parameter or header that breaks its rule.
+    pub(crate) fn invalid(
+        field: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
+    }
+}
+
+/// What the client is told.
+struct Told {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    retryable: bool,
+    retry_after: Option<Duration>,
+    details: Value,
+    /// Takes the place of the error's own message, which then goes to the log.
+    message: Option<&'static str>,
+}
+
+impl Told {
+    fn new(status: StatusCode, code: impl Into<Cow<'static, str>>) -> Self {
+        let code = code.into();
+        let details = Value::Null;
+        Self { status, code, retryable: false, retry_after: None, details, message: None }
+    }
+
+    /// Adds what a program may want to know.
+    fn with(mut self, details: Value) -> Self {
+        self.details = details;
+        self
+    }
+
+    fn retryable(mut self) -> Self {
+        self.retryable = true;
+        self
+    }
+
+    fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self.retryable()
+    }
+
+    /// Tells the client only this.
+    fn hidden(mut self, message: &'static str) -> Self {
+        self.message = Some(message);
+        self
+    }
+}
+
+/// The code of a field's error is `invalid-` and its name.
+fn of_field(field: &str) -> Told {
+    let word = field.to_ascii_lowercase().replace('_', "-");
+    Told::new(StatusCode::BAD_REQUEST, format!("invalid-{word}")).with(json!({ "field": field }))
+}
+
+fn too_large(limit: &'static str, max: impl Into<Value>) -> Told {
+    let details = json!({ "limit": limit, "max": max.into() });
+    Told::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large").with(details)
+}
+
+fn not_found(code: &'static str) -> Told {
+    Told::new(StatusCode::NOT_FOUND, code)
+}
+
+fn conflict(code: &'static str) -> Told {
+    Told::new(StatusCode::CONFLICT, code)
+}
+
+fn forbidden(code: &'static str) -> Told {
+    Told::new(StatusCode::FORBIDDEN, code)
+}
+
+fn bad_request(code: &'static str) -> Told {
+    Told::new(StatusCode::BAD_REQUEST, code)
+}
+
+fn unavailable(code: &'static str) -> Told {
+    Told::new(StatusCode::SERVICE_UNAVAILABLE, code)
+}
+
+fn unsupported(code: &'static str) -> Told {
+    Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code)
+}
+
+fn internal() -> Told {
+    Told::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error")
+        .retryable()
+        .hidden("something went wrong in the server; its log has more under the request id")
+}
+
+fn of(error: &ApiError) -> Told {
+    match error {
+        ApiError::NoKey | ApiError::InvalidKey => {
+            Told::new(StatusCode::UNAUTHORIZED, "invalid-key")
+        }
+        ApiError::MissingScope { scopes } => {
+            let scopes: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+            forbidden("missing-scope").with(json!({ "scopes": scopes }))
+        }
+        ApiError::ForeignProject { .. } => forbidden("foreign-project"),
+        ApiError::NoRoute => not_found("not-found"),
+        ApiError::MethodNotAllowed => {
+            Told::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed")
+        }
+        ApiError::NotFound { what, .. } => {
+            Told::new(StatusCode::NOT_FOUND, format!("{what}-not-found"))
+        }
+        ApiError::Invalid { field, .. } => of_field(field),
+        ApiError::MalformedJson { byte, .. } => {
+            bad_request("malformed-json").with(json!({ "byte": byte }))
+        }
+        ApiError::UnsupportedMediaType { .. } => unsupported("unsupported-media-type"),
+        ApiError::UnsupportedEncoding { .. } => unsupported("unsupported-encoding"),
+        ApiError::RequestTooLarge { max } => too_large("request_bytes", *max),
+        ApiError::BodyTimeout { .. } => {
+            Told::new(StatusCode::REQUEST_TIMEOUT, "request-timeout").retryable()
+        }
+        ApiError::BrokenBody { .. } => bad_request("broken-body").retryable(),
+        ApiError::Internal { .. } => internal(),
+        ApiError::Name(error) => of_field(error.what),
+        ApiError::Decode(error) => of_decode(error),
+        ApiError::Budget(BudgetExhausted { limit, max }) => {
+            Told::new(StatusCode::TOO_MANY_REQUESTS, "too-many-bytes")
+                .with(json!({ "limit": limit, "max": max }))
+                .retry_after(Duration::from_secs(1))
+        }
+        ApiError::NoSuchPartition(_) => of_field("partition"),
+        ApiError::Catalog(error) => of_catalog(error),
+        ApiError::Project(error) => of_project(error),
+        ApiError::Key(error) => of_key(error),
+        ApiError::Publish(error) => of_publish(error),
+        ApiError::Consume(error) => of_consume(error),
+        ApiError::Group(error) => of_group(error),
+        ApiError::Trim { source } => of_trim(source),
+        ApiError::Store(error) => of_store(error),
+    }
+}
+
+fn of_decode(error: &DecodeError) -> Told {
+    match error {
+        DecodeError::UnsupportedMediaType { .. } => unsupported("unsupported-media-type"),
+        DecodeError::Empty => bad_request("empty-batch"),
+        DecodeError::Malformed { index, byte, field, message } => bad_request("malformed-event")
+            .with(json!({ "index": index, "byte": byte, "field": field, "reason": message })),
+        DecodeError::EventTooLarge { index, max, got } => {
+            let details =
+                json!({ "limit": "event_bytes", "max": max, "index": index, "got": got });
+            too_large("event_bytes", *max).with(details)
+        }
+        DecodeError::TooManyHeaders { index, max } => {
+            let details = json!({ "limit": "headers", "max": max, "index": index });
+            too_large("headers", *max).with(details)
+        }
+        DecodeError::TooManyEvents { max } => too_large("request_events", *max),
+    }
+}
+
+fn of_catalog(error: &CatalogError) -> Told {
+    match error {
+        CatalogError::NotFound(_) => not_found("topic-not-found"),
+        CatalogError::Exists { .. } => conflict("topic-exists"),
+        CatalogError::Reserved { .. } => of_field("topic"),
+        CatalogError::Config(InvalidConfig::Field { field, .. }) => of_field(field),
+        CatalogError::Config(InvalidConfig::KeyMoves) => conflict("key-moves"),
+        CatalogError::Commit(error) => of_commit(error),
+        CatalogError::Store(error) => of_store(error),
+    }
+}
+
+fn of_project(error: &ProjectError) -> Told {
+    match error {
+        ProjectError::NotFound { .. } => not_found("project-not-found"),
+        ProjectError::Commit(error) => of_commit(error),
+        ProjectError::Store(error) => of_store(error),
+    }
+}
+
+fn of_key(error: &KeyError) -> Told {
+    match error {
+        KeyError::NotFound { .. } => not_found("key-not-found"),
+        KeyError::Invalid { field, .. } => of_field(field),
+        KeyError::ScopeNotHeld { scope } => {
+            forbidden("missing-scope").with(json!({ "scopes": [scope.as_str()] }))
+        }
+        KeyError::AllProjectsNotHeld => forbidden("foreign-project"),
+        KeyError::Commit(error) => of_commit(error),
+        KeyError::Store(error) => of_store(error),
+    }
+}
+
+fn of_publish(error: &PublishError) -> Told {
+    match error {
+        PublishError::Catalog(error) => of_catalog(error),
+        PublishError::Empty => bad_request("empty-batch"),
+        PublishError::Partition(PartitionNotFound { index, .. }) => {
+            of_field("partition").with(json!({ "field": "partition", "index": index }))
+        }
+        PublishError::Record(RecordTooLarge { .. }) => {
+            Told::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large")
+        }
+        PublishError::PayloadMismatch { .. } => {
+            Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")
+        }
+        PublishError::InFlight { .. } => {
+            conflict("request-in-flight").retry_after(Duration::from_secs(1))
+        }
+        PublishError::Commit(error) => of_commit(error),
+        PublishError::Store(error) => of_store(error),
+    }
+}
+
+fn of_consume(error: &ConsumeError) -> Told {
+    match error {
+        ConsumeError::Trimmed { partition, earliest, .. } => {
+            Told::new(StatusCode::GONE, "offset-trimmed")
+                .with(json!({ "partition": partition.0, "earliest": earliest }))
+        }
+        ConsumeError::BeyondEnd { partition, log_end, .. } => {
+            Told::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset-beyond-end")
+                .with(json!({ "partition": partition.0, "log_end": log_end }))
+        }
+        ConsumeError::Store(error) => of_store(error),
+    }
+}
+
+fn of_group(error: &GroupError) -> Told {
+    match error {
+        GroupError::BeyondEnd { log_end, .. } => {
+            of_field("offset").with(json!({ "field": "offset", "log_end": log_end }))
+        }
+        GroupError::Backwards { committed, .. } => {
+            conflict("offset-backwards").with(json!({ "committed": committed }))
+        }
+        GroupError::Commit(error) => of_commit(error),
+        GroupError::Store(error) => of_store(error),
+    }
+}
+
+fn of_trim(error: &TrimError) -> Told {
+    match error {
+        TrimError::BeyondEnd { end } => {
+            of_field("before").with(json!({ "field": "before", "log_end": end }))
+        }
+        TrimError::Commit(error) => of_commit(error),
+        TrimError::Store(error) => of_store(error),
+    }
+}
+
+fn of_commit(error: &CommitError) -> Told {
+    match error {
+        CommitError::Conflict { .. } => conflict("conflict").retry_after(Duration::from_secs(1)),
+        CommitError::Busy { retry_after } => {
+            Told::new(StatusCode::TOO_MANY_REQUESTS, "too-many-bytes").retry_after(*retry_after)
+        }
+        CommitError::TooLarge { limit, max, .. } => too_large(limit, *max),
+        CommitError::Invalid { .. } => internal(),
+        CommitError::TopicGone { .. } => not_found("topic-not-found"),
+        CommitError::Fenced { current } => {
+            forbidden("stale-epoch").with(json!({ "current_epoch": current }))
+        }
+        CommitError::SequenceGap { expected, received } => conflict("sequence-gap")
+            .with(json!({ "expected": expected, "received": received })),
+        CommitError::PayloadMismatch => {
+            Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")
+        }
+        CommitError::DiskFull { .. } => {
+            Told::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full").retryable()
+        }
+        CommitError::Poisoned { .. } => {
+            unavailable("store-poisoned").hidden("the store has failed and is read-only")
+        }
+        CommitError::ShuttingDown => {
+            unavailable("shutting-down").retry_after(Duration::from_secs(1))
+        }
+        CommitError::Unknown { .. } => unavailable("commit-unknown").retryable().hidden(
+            "it is not known whether the request was stored; with a producer sequence or an \
+             idempotency key it is safe to send it again",
+        ),
+    }
+}
+
+fn of_store(error: &StoreError) -> Told {
+    match error {
+        StoreError::Io { .. } => Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable")
+            .retryable()
+            .hidden("the store cannot be read"),
+        StoreError::Corrupt { .. } => {
+            Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-corrupt")
+                .hidden("stored bytes are damaged")
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let told = of(&self);
+        let mut error = Map::new();
+        error.insert("code".to_owned(), told.code.into());
+        let message = told.message.map_or_else(|| self.to_string(), ToOwned::to_owned);
+        error.insert("message".to_owned(), message.into());
+        error.insert("retryable".to_owned(), told.retryable.into());
+        if let Value::Object(details) = told.details {
+            error.extend(details.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        let mut response = answer::json(told.status, &json!({ "error": error }));
+        if let Some(wait) = told.retry_after {
+            let seconds = wait.as_secs().max(1);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if told.status.is_server_error() {
+            response.extensions_mut().insert(Inside(inside(&self)));
+        }
+        response
+    }
+}
+
+fn inside(error: &ApiError) -> String {
+    match error {
+        ApiError::Internal { inside } => inside.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn words(scopes: &[Scope]) -> String {
+    let words: Vec<_> = scopes.iter().map(|scope| format!("`{}`", scope.as_str())).collect();
+    words.join(" or ")
+}

@@ -1,0 +1,137 @@
+//! The fields of a small JSON body, taken one by one, so that an error names its field.
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+
+/// What is left of the body.
+pub(crate) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads a body that is one JSON object.
+    ///
+    /// # Errors
+    ///
+    /// It is not JSON or not UTF-8, or another kind of value.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(ApiError::invalid("body", "expected a JSON object")),
+            Err(error) => Err(ApiError::MalformedJson {
+                byte: byte_of(body, &error),
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    /// A text; `None` if it is absent or null.
+    pub(crate) fn text(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(expected(name, "a string", &other)),
+        }
+    }
+
+    /// A whole number that fits; `None` if it is absent or null.
+    pub(crate) fn number<T: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<T>, ApiError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value
+                .as_u64()
+                .and_then(|number| T::try_from(number).ok())
+                .map(Some)
+                .ok_or_else(|| expected(name, "a whole number of 0 or more that fits", &value)),
+        }
+    }
+
+    /// Yes or no; no if it is absent or null.
+    pub(crate) fn flag(&mut self, name: &'static str) -> Result<bool, ApiError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(expected(name, "`true` or `false`", &other)),
+        }
+    }
+
+    /// A list of texts; `None` if it is absent or null.
+    pub(crate) fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>, ApiError> {
+        let Some(value) = self.0.remove(name).filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        let texts = value.as_array().and_then(|items| {
+            items.iter().map(|item| item.as_str().map(ToOwned::to_owned)).collect()
+        });
+        texts.map(Some).ok_or_else(|| expected(name, "a list of strings", &value))
+    }
+
+    /// Whether the field is there, null or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Refuses what nobody took.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        match self.0.into_iter().next() {
+            Some((name, _)) => {
+                let name: String = name.chars().take(64).collect();
+                Err(ApiError::invalid("body", format!("unknown field `{name}`")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A field that has to be there.
+pub(crate) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, ApiError> {
+    value.ok_or_else(|| ApiError::invalid(field, "it is missing"))
+}
+
+fn expected(name: &'static str, what: &str, got: &Value) -> ApiError {
+    let got: String = got.to_string().chars().take(64).collect();
+    ApiError::invalid(name, format!("expected {what}, got `{got}`"))
+}
+
+/// Where an error lies in the body: serde counts lines and columns, both from 1.
+fn byte_of(body: &[u8], error: &serde_json::Error) -> usize {
+    let lines = body.split_inclusive(|byte| *byte == b'\n');
+    let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    (before + error.column().saturating_sub(1)).min(body.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_lies_where_the_body_breaks() {
+        let cases: [(&[u8], usize); 4] =
+            [(b"", 0), (b"{\"a\":x}", 5), (b"{\n\"a\":\nx}", 7), (b"{\"a\":\"\xff\"}", 6)];
+        for (body, expected) in cases {
+            match Fields::parse(body) {
+                Err(ApiError::MalformedJson { byte, .. }) => assert_eq!(byte, expected, "{body:?}"),
+                other => panic!("{body:?}: {:?}", other.err()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_that_nobody_took_is_refused() {
+        let mut fields = Fields::parse(br#"{"a":1,"b":2}"#).unwrap();
+        assert_eq!(fields.number::<u32>("a").unwrap(), Some(1));
+        assert!(fields.finish().unwrap_err().to_string().contains("`b`"));
+    }
+
+    #[test]
+    fn a_number_is_whole_and_fits() {
+        for (text, is_valid) in
+            [("0", true), ("255", true), ("256", false), ("-1", false), ("1.5", false), ("\"1\"", false)]
+        {
+            let mut fields = Fields::parse(format!("{{\"n\":{text}}}").as_bytes()).unwrap();
+            assert_eq!(fields.number::<u8>("n").is_ok(), is_valid, "{text}");
+        }
+    }
+}

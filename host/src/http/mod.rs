@@ -1,0 +1,68 @@
+//! HTTP: turns requests into calls of the core, and what they return into answers. Decides nothing.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | `router` | which call answers which route, and what wraps them all |
+//! | `server`, `tls` | sockets: accept, limit, time out, drain |
+//! | `error` | the one map from errors to statuses |
+//! | `auth` | who calls, for which project |
+//! | `body`, `fields`, `params` | what a request says, or the name of what is wrong with it |
+//! | `identity` | how a publish says that it is a repeat |
+//! | `observe`, `metrics` | request ids, logs, counters |
+//! | `answer`, `record_json` | how answers are written |
+//! | `topics`, `events`, `records`, `groups`, `keys`, `projects`, `meta` | the calls, by resource |
+
+mod answer;
+mod auth;
+mod body;
+mod error;
+mod events;
+mod fields;
+mod groups;
+mod identity;
+mod keys;
+mod meta;
+mod metrics;
+mod observe;
+mod params;
+mod projects;
+mod record_json;
+mod records;
+mod router;
+mod server;
+mod tls;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::node::Node;
+use metrics::HttpMetrics;
+
+pub use router::{ROUTES, Route, router};
+pub use server::{ServerConfig, serve};
+pub use tls::{TlsError, TlsFiles, load_tls};
+
+/// What all calls share.
+pub struct App {
+    /// The core.
+    pub(crate) node: Node,
+    pub(crate) metrics: HttpMetrics,
+    /// How long a request's body may bring nothing.
+    pub(crate) body_timeout: Duration,
+}
+
+impl App {
+    /// Serves `node`. A body that brings nothing for `body_timeout` ends its request.
+    pub fn new(node: Node, body_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self { node, metrics: HttpMetrics::default(), body_timeout })
+    }
+
+    /// The core.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+}

@@ -1,0 +1,163 @@
+//! What the path and the query of a request say.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
+use stream_storage::{Ack, Partition};
+
+use super::App;
+use super::auth::path_param;
+use super::error::ApiError;
+use crate::ack;
+use crate::consume::Amount;
+use crate::name::{GroupName, TopicName};
+use crate::state::PageRequest;
+use crate::topic::Topic;
+
+/// Records in an answer unless the request says otherwise, and at most.
+const RECORDS_DEFAULT: usize = 100;
+const RECORDS_MAX: usize = 10_000;
+/// Bytes of records in an answer unless the request says otherwise, and at most.
+const BYTES_DEFAULT: usize = 1 << 20;
+const BYTES_MAX: usize = 16 << 20;
+/// The longest wait for new records: proxies cut what is silent for longer.
+const WAIT_MILLIS_MAX: u64 = 60_000;
+/// The longest page of a list.
+const PAGE_MAX: usize = 1_000;
+
+/// A part of the path whose rule it knows.
+pub(crate) struct TopicParam(pub(crate) TopicName);
+
+impl FromRequestParts<Arc<App>> for TopicParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "topic").await?.unwrap_or_default();
+        Ok(Self(TopicName::parse(&name)?))
+    }
+}
+
+/// The partition in the path; whether the topic has it is not known.
+pub(crate) struct PartitionParam(u32);
+
+impl PartitionParam {
+    /// The partition, if the topic has it.
+    pub(crate) fn of(&self, topic: &Topic) -> Result<Partition, ApiError> {
+        Ok(topic.partition(self.0)?)
+    }
+}
+
+impl FromRequestParts<Arc<App>> for PartitionParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let text = path_param(parts, "partition").await?.unwrap_or_default();
+        parse_number("partition", &text, 0..=u32::MAX).map(Self)
+    }
+}
+
+/// The id of what the path names last: a key, a producer.
+pub(crate) struct IdParam(pub(crate) String);
+
+impl FromRequestParts<Arc<App>> for IdParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Ok(Self(path_param(parts, "id").await?.unwrap_or_default()))
+    }
+}
+
+/// The query, percent-decoded.
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl FromRequestParts<Arc<App>> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl Params {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut params: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if params.iter().any(|(other, _)| *other == name) {
+                return Err(ApiError::invalid(name, "it is given twice"));
+            }
+            params.push((name, value));
+        }
+        Ok(Self(params))
+    }
+
+    /// A parameter as it is.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A number within a range.
+    pub(crate) fn number<T>(
+        &self,
+        name: &'static str,
+        range: RangeInclusive<T>,
+    ) -> Result<Option<T>, ApiError>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display,
+    {
+        self.text(name).map(|text| parse_number(name, text, range)).transpose()
+    }
+
+    /// `limit`, `max_bytes` and `wait_ms`.
+    pub(crate) fn amount(&self) -> Result<Amount, ApiError> {
+        let wait = self.number("wait_ms", 0..=WAIT_MILLIS_MAX)?.unwrap_or(0);
+        Ok(Amount {
+            records_max: self.number("limit", 1..=RECORDS_MAX)?.unwrap_or(RECORDS_DEFAULT),
+            bytes_max: self.number("max_bytes", 1..=BYTES_MAX)?.unwrap_or(BYTES_DEFAULT),
+            wait: Duration::from_millis(wait),
+        })
+    }
+
+    /// `limit` and `after` of a list.
+    pub(crate) fn page(&self) -> Result<PageRequest, ApiError> {
+        let after = self.text("after").map(ToOwned::to_owned);
+        Ok(PageRequest { after, limit: self.number("limit", 1..=PAGE_MAX)? })
+    }
+
+    /// `group`, which has to be there.
+    pub(crate) fn group(&self) -> Result<GroupName, ApiError> {
+        let group = self.text("group").ok_or_else(|| ApiError::invalid("group", "it is missing"))?;
+        Ok(GroupName::parse(group)?)
+    }
+
+    /// `ack`.
+    pub(crate) fn ack(&self) -> Result<Option<Ack>, ApiError> {
+        let invalid = |text| {
+            ApiError::invalid("ack", format!("expected `durable` or `memory`, got `{text}`"))
+        };
+        self.text("ack").map(|text| ack::parse(text).ok_or_else(|| invalid(text))).transpose()
+    }
+}
+
+fn decode(text: &str) -> Result<String, ApiError> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded.map(Into::into).map_err(|_| ApiError::invalid("query", "it is not UTF-8"))
+}
+
+fn parse_number<T>(name: &'static str, text: &str, range: RangeInclusive<T>) -> Result<T, ApiError>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let (first, last) = (range.start(), range.end());
+        let got: String = text.chars().take(64).collect();
+        ApiError::invalid(name, format!("expected a number from {first} to {last}, got `{got}`"))
+    })
+}
