@@ -45,8 +45,7 @@ fn bench(
     content_type: &'static str,
     body: &str,
 ) {
-    let headers =
-        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
     let limits = Limits::default();
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function(name, |bencher| {

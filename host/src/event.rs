@@ -48,7 +48,8 @@ impl Event<'_> {
     pub fn byte_len(&self) -> usize {
         let texts = [&self.key, &self.id, &self.time, &self.content_type];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         texts + headers + self.value.len()
     }
 }

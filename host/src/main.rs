@@ -1,2 +1,9 @@
 //! The `stream` binary.
-fn main() {}
+
+use clap::Parser;
+use stream_host::cli::Cli;
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    Ok(runtime.block_on(Cli::parse().run())?)
+}

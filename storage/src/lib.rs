@@ -25,7 +25,7 @@ mod record;
 mod store;
 mod transaction;
 
-#[cfg(any(test, feature = "conformance"))]
+#[cfg(feature = "conformance")]
 pub mod conformance;
 
 pub use batch::{RecordBatch, RecordTooLarge, Segment, SegmentRecords};

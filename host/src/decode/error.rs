@@ -6,7 +6,7 @@ pub enum DecodeError {
     /// The content type is none that this call reads.
     #[error("content type `{got}` is not supported, expected {expected}")]
     UnsupportedMediaType {
-        /// The content type, or `none`.
+        /// The content type; empty if there is none.
         got: String,
         /// What the call reads.
         expected: &'static str,

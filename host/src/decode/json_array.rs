@@ -4,10 +4,7 @@ use super::error::Fault;
 use super::{Batch, DecodeEvent, json};
 
 /// Reads all events of the body into `batch`, each with `decode`.
-pub(super) fn read<'a>(
-    batch: &mut Batch<'a, '_>,
-    decode: DecodeEvent,
-) -> Result<(), Fault<'a>> {
+pub(super) fn read<'a>(batch: &mut Batch<'a, '_>, decode: DecodeEvent) -> Result<(), Fault<'a>> {
     let json::Utf8 { text, fault } = json::utf8(batch.body);
     let trimmed = text.trim_ascii_start();
     if trimmed.starts_with('{') {
@@ -17,6 +14,7 @@ pub(super) fn read<'a>(
     if trimmed.is_empty() {
         return fault.map_or(Ok(()), Err);
     }
+    batch.reserve();
     let read = json::elements(text, |element| batch.decode(element.get(), decode));
     match (read, fault) {
         (read, None) => read,

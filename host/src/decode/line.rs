@@ -102,11 +102,98 @@ fn push_headers<'a>(
 ) -> Result<(), Fault<'a>> {
     let pushed = json::members(field.value.get(), |header| {
         let value = json::text(header.value);
-        value
-            .and_then(|value| push_header(event, header.name.clone(), value, limits))
-            .map_err(|fault| {
-                fault.at(header.value.get()).field(&format!("headers.{}", header.name))
-            })
+        value.and_then(|value| push_header(event, header.name.clone(), value, limits)).map_err(
+            |fault| fault.at(header.value.get()).field(&format!("headers.{}", header.name)),
+        )
     });
     pushed.map_err(|fault| field.locate(fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::tests::{NDJSON, assert_malformed, read};
+
+    fn one(line: &str) -> Event<'static> {
+        read(NDJSON, line.as_bytes()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn every_field_has_its_place() {
+        let line = r#"{"type":"order.placed","key":"k","id":"7","time":"2013-01-01T10:17:00.5+01:00",
+            "headers":{"b":"1","a":""},"partition":3,"value":{ "a" : 1e2 }}"#;
+        let expected = Event {
+            key: Some("k".into()),
+            id: Some("7".into()),
+            time: Some("2013-01-01T10:17:00.5+01:00".into()),
+            content_type: None,
+            headers: vec![
+                ("ce-type".into(), "order.placed".into()),
+                ("b".into(), "1".into()),
+                ("a".into(), "".into()),
+            ],
+            value: br#"{ "a" : 1e2 }"#[..].into(),
+            value_is_json: true,
+            partition: Some(3),
+        };
+        assert_eq!(one(&line.replace('\n', " ")), expected);
+    }
+
+    #[test]
+    fn null_is_as_if_the_field_were_not_there_but_for_the_value() {
+        let line = r#"{"key":null,"id":null,"time":null,"headers":null,"partition":null,"type":null,
+            "value":null}"#;
+        let expected = Event { value: b"null"[..].into(), value_is_json: true, ..Event::default() };
+        assert_eq!(one(&line.replace('\n', " ")), expected);
+    }
+
+    #[test]
+    fn escapes_are_read_in_names_and_texts_and_kept_in_values() {
+        let event = one(r#"{"\u006bey":"\ud83d\ude00\n","value":"\u00e9\/"}"#);
+        assert_eq!(event.key.as_deref(), Some("😀\n"));
+        assert_eq!(*event.value, *br#""\u00e9\/""#);
+    }
+
+    #[test]
+    fn a_bad_field_is_named_with_its_byte() {
+        let cases = [
+            (r#" ^{"key":"a"}"#, 0, "field `value`: field is missing"),
+            ("^{}", 0, "field `value`: field is missing"),
+            (r#"{"value":1,^"valeu":2}"#, 0, "field `valeu`: unknown field, expected one of `key`"),
+            (r#"{"value":1, ^"\u0078":2}"#, 0, "field `x`: unknown field"),
+            (r#"{"value":1, ^"value":2}"#, 0, "field `value`: field is given twice"),
+            (r#"{"key":null,"value":1,^"key":null}"#, 0, "field `key`: field is given twice"),
+            (r#"{"value":1,"key": ^5}"#, 0, "field `key`: expected a string, got a number"),
+            (r#"{"value":1,"key":"a\ud800^"}"#, 0, "field `key`: "),
+            (r#"{"value":1,"id":^{}}"#, 0, "field `id`: expected a string, got an object"),
+            (r#"{"value":1,"type":^true}"#, 0, "field `type`: expected a string, got a boolean"),
+            (r#"{"value":1,"time":^[]}"#, 0, "field `time`: expected a string, got an array"),
+            (r#"{"value":1,"time":^"2013-01-01"}"#, 0, "field `time`: expected an RFC 3339 time"),
+            (r#"{"value":1,"time":^"2013-02-30T00:00:00Z"}"#, 0, "field `time`: expected"),
+            (r#"{"value":1,"time":^"2013-01-01T00:00:00"}"#, 0, "field `time`: expected"),
+            (r#"{"value":1,"partition":^-1}"#, 0, "field `partition`: expected a partition"),
+            (r#"{"value":1,"partition":^1.0}"#, 0, "field `partition`: expected a partition"),
+            (r#"{"value":1,"partition":^"1"}"#, 0, "field `partition`: expected a partition"),
+            (r#"{"value":1,"partition":^4294967296}"#, 0, "field `partition`: expected"),
+            (r#"{"value":1,"headers":^["a"]}"#, 0, "field `headers`: "),
+            (
+                r#"{"value":1,"headers":{"a":"1","b":^2}}"#,
+                0,
+                "field `headers.b`: expected a string",
+            ),
+            (r#"{"value":1,"headers":{"a":^null}}"#, 0, "field `headers.a`: expected a string"),
+            (r#"{"value":1,"headers":{"a":"1","a":^"1"}}"#, 0, "header `a` is given twice"),
+            (r#"{"value":1,"headers":{"":^"1"}}"#, 0, "expected a header name of 1–256 bytes"),
+            (r#"{"value":1,"headers":{"a\n":^"1"}}"#, 0, "expected a header name of 1–256 bytes"),
+            (r#"{"type":"t","value":1,"headers":{"ce-type":^"t"}}"#, 0, "`ce-type` is given twice"),
+        ];
+        assert_malformed(NDJSON, &cases);
+    }
+
+    #[test]
+    fn a_header_name_has_at_most_256_bytes() {
+        let line = |name: &str| format!(r#"{{"value":1,"headers":{{"{name}":^"1"}}}}"#);
+        assert_eq!(one(&line(&"n".repeat(256)).replace('^', "")).headers.len(), 1);
+        assert_malformed(NDJSON, &[(&line(&"n".repeat(257)), 0, "1–256 bytes")]);
+    }
 }

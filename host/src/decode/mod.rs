@@ -9,9 +9,9 @@
 //! | `json` | JSON objects and arrays, each part with its place in the body |
 //!
 //! Pure: no topic, no partition, no status code. Events borrow from the request, so that a usual one
-//! costs no allocation. They come back as a `Vec` and not through a callback: all that follows
-//! (validators, routes, partitions) wants the whole batch as a slice, and the vector is under a
-//! tenth of the time of decoding.
+//! costs no allocation but for its headers. They come back as a `Vec` and not through a callback,
+//! though the vector is a sixth of the time (0.53 µs an event of 240 bytes, 0.44 µs without): what
+//! follows (validators, routes, partitions) wants the whole batch as a slice.
 
 mod cloudevents;
 mod error;
@@ -118,6 +118,12 @@ struct Batch<'a, 'l> {
 impl<'a, 'l> Batch<'a, 'l> {
     fn new(body: &'a [u8], limits: &'l Limits) -> Self {
         Self { body, limits, events: Vec::new() }
+    }
+
+    /// Makes room for a body full of events of the usual size: growing into it step by step costs
+    /// as much again.
+    fn reserve(&mut self) {
+        self.events.reserve((self.body.len() / 256).min(self.limits.request_events_max));
     }
 
     /// Decodes the next event from `text`, a part of the body.

@@ -12,6 +12,7 @@ pub(super) fn read<'a>(batch: &mut Batch<'a, '_>) -> Result<(), Fault<'a>> {
         None => text,
         Some(_) => text.rsplit_once('\n').map_or("", |(lines, _)| lines),
     };
+    batch.reserve();
     let is_blank = |line: &str| line.trim_ascii().is_empty();
     for line in whole_lines.split('\n').filter(|line| !is_blank(line)) {
         batch.decode(line, line::event)?;

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::error::ApiError;
 use crate::budget::Permit;
@@ -28,6 +29,15 @@ pub(crate) fn made(made: Made, body: &impl Serialize) -> Response {
         Made::Existed => StatusCode::OK,
     };
     json(status, body)
+}
+
+/// A page of a list, under the name of what it lists.
+pub(crate) fn page(name: &'static str, items: &impl Serialize, next: Option<String>) -> Value {
+    let mut page = json!({ name: items });
+    if let (Some(next), Some(page)) = (next, page.as_object_mut()) {
+        page.insert("next".to_owned(), next.into());
+    }
+    page
 }
 
 /// 204.

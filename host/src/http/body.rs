@@ -1,10 +1,8 @@
 //! A request's body, read whole within its limits.
 
-use std::sync::Arc;
-
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use axum::http::{HeaderMap, request::Parts};
 use http_body_util::BodyExt;
 use stream_storage::ProjectName;
 
@@ -67,15 +65,4 @@ pub(crate) async fn read(
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// The headers of a request whose body is read by the call itself.
-pub(crate) struct Headers(pub(crate) HeaderMap);
-
-impl FromRequestParts<Arc<App>> for Headers {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
-        Ok(Self(parts.headers.clone()))
-    }
 }

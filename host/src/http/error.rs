@@ -53,8 +53,6 @@ pub(crate) enum ApiError {
     Invalid { field: Cow<'static, str>, message: String },
     #[error("malformed JSON at byte {byte}: {message}")]
     MalformedJson { byte: usize, message: String },
-    #[error("content type `{got}` is not supported, expected {expected}")]
-    UnsupportedMediaType { got: String, expected: &'static str },
     #[error("content encoding `{got}` is not supported, expected `gzip` or `zstd`")]
     UnsupportedEncoding { got: String },
     #[error("the request takes more than {max} bytes")]
@@ -63,7 +61,7 @@ pub(crate) enum ApiError {
     BodyTimeout { waited: Duration },
     #[error("the request's body ended early or cannot be unpacked: {reason}")]
     BrokenBody { reason: String },
-    #[error("something went wrong in the server; its log has the details under the request id")]
+    #[error("{inside}")]
     Internal { inside: String },
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -85,11 +83,8 @@ pub(crate) enum ApiError {
     Consume(#[from] ConsumeError),
     #[error(transparent)]
     Group(#[from] GroupError),
-    #[error("invalid before: {source}")]
-    Trim {
-        #[from]
-        source: TrimError,
-    },
+    #[error(transparent)]
+    Trim(#[from] TrimError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -207,7 +202,6 @@ fn of(error: &ApiError) -> Told {
         ApiError::MalformedJson { byte, .. } => {
             bad_request("malformed-json").with(json!({ "byte": byte }))
         }
-        ApiError::UnsupportedMediaType { .. } => unsupported("unsupported-media-type"),
         ApiError::UnsupportedEncoding { .. } => unsupported("unsupported-encoding"),
         ApiError::RequestTooLarge { max } => too_large("request_bytes", *max),
         ApiError::BodyTimeout { .. } => {
@@ -229,7 +223,7 @@ fn of(error: &ApiError) -> Told {
         ApiError::Publish(error) => of_publish(error),
         ApiError::Consume(error) => of_consume(error),
         ApiError::Group(error) => of_group(error),
-        ApiError::Trim { source } => of_trim(source),
+        ApiError::Trim(error) => of_trim(error),
         ApiError::Store(error) => of_store(error),
     }
 }
@@ -406,16 +400,9 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if told.status.is_server_error() {
-            response.extensions_mut().insert(Inside(inside(&self)));
+            response.extensions_mut().insert(Inside(self.to_string()));
         }
         response
-    }
-}
-
-fn inside(error: &ApiError) -> String {
-    match error {
-        ApiError::Internal { inside } => inside.clone(),
-        error => error.to_string(),
     }
 }
 

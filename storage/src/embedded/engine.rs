@@ -30,6 +30,10 @@ const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 /// Entries at least this long are kept apart from their keys, so that compaction moves keys only.
 const SEPARATE_BYTES_MIN: u32 = 1 << 10;
 const BLOB_FILE_BYTES: u64 = 64 << 20;
+/// Blob files of which this part is destroyed are rewritten, …
+const BLOB_STALE_PART: f32 = 0.25;
+/// … all of them: fjall's default spares the newest three quarters, for good if they are few.
+const BLOB_AGE_PART: f32 = 1.0;
 
 impl Engine {
     /// Opens or makes the database in the folder `path`.
@@ -82,7 +86,9 @@ fn log_options() -> KeyspaceCreateOptions {
     let separation = KvSeparationOptions::default()
         .compression(CompressionType::None)
         .file_target_size(BLOB_FILE_BYTES)
-        .separation_threshold(SEPARATE_BYTES_MIN);
+        .separation_threshold(SEPARATE_BYTES_MIN)
+        .staleness_threshold(BLOB_STALE_PART)
+        .age_cutoff(BLOB_AGE_PART);
     KeyspaceCreateOptions::default()
         .max_memtable_size(LOG_MEMTABLE_BYTES)
         .data_block_compression_policy(CompressionPolicy::disabled())

@@ -35,6 +35,11 @@ impl Gone {
         self.read().dropped.iter().copied().collect()
     }
 
+    /// All trim points.
+    pub(super) fn points(&self) -> Vec<(PartitionKey, TrimPoint)> {
+        self.read().points.iter().map(|(partition, point)| (*partition, *point)).collect()
+    }
+
     pub(super) fn trim(&self, partition: PartitionKey, point: TrimPoint) {
         self.write().points.insert(partition, point);
     }

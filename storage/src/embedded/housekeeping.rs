@@ -1,12 +1,15 @@
 //! What is done in the background: the space of trimmed and dropped records is given back, and
 //! expired producers are forgotten. All of it is found again after a crash.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fjall::{Keyspace, PersistMode};
 
 use super::commit::Work;
+use super::engine::Engine;
 use super::keys::{PartitionKey, log, producer};
-use super::queue::Refused;
+use super::search;
 use super::shared::Shared;
 use crate::{ProjectName, StoreError};
 
@@ -17,7 +20,10 @@ const RECLAIM_PART: u64 = 16;
 /// Expired producers that are forgotten in one turn.
 const FORGET_MAX: usize = 1024;
 
-/// What there is to do.
+/// How often to look whether a flush is done.
+const FLUSH_POLL: Duration = Duration::from_millis(10);
+
+/// What there is to do. Dropped topics are known elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Chores {
     pending: Mutex<Pending>,
@@ -26,9 +32,8 @@ pub(super) struct Chores {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// Bytes trimmed, by log keyspace.
-    trimmed: HashMap<usize, u64>,
-    dropped: bool,
+    /// Bytes trimmed and not reclaimed, by log keyspace.
+    trimmed: [u64; log::SHARDS],
     closed: bool,
 }
 
@@ -43,11 +48,20 @@ pub(super) enum Reclaim {
 
 impl Chores {
     pub(super) fn trimmed(&self, partition: PartitionKey, bytes: u64) {
-        *self.lock().trimmed.entry(log::shard(partition)).or_default() += bytes;
+        if let Some(trimmed) = self.lock().trimmed.get_mut(log::shard(partition)) {
+            *trimmed += bytes;
+        }
     }
 
-    pub(super) fn dropped(&self) {
-        self.lock().dropped = true;
+    /// Bytes of a log keyspace that can be reclaimed.
+    fn trimmed_bytes(&self, shard: usize) -> u64 {
+        self.lock().trimmed.get(shard).copied().unwrap_or_default()
+    }
+
+    fn reclaimed(&self, shard: usize, bytes: u64) {
+        if let Some(trimmed) = self.lock().trimmed.get_mut(shard) {
+            *trimmed = trimmed.saturating_sub(bytes);
+        }
     }
 
     pub(super) fn close(&self) {
@@ -60,10 +74,14 @@ impl Chores {
     }
 
     /// Waits for the next turn; `false` once the store is closed.
-    fn wait(&self, interval: std::time::Duration) -> bool {
+    fn wait(&self, interval: Duration) -> bool {
         let waited =
             self.changed.wait_timeout_while(self.lock(), interval, |pending| !pending.closed);
         !waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
+    fn pause(&self, time: Duration) {
+        drop(self.changed.wait_timeout(self.lock(), time));
     }
 }
 
@@ -78,41 +96,46 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// Gives the space of trimmed and dropped records back.
-pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreError> {
-    let (trimmed, dropped) = {
-        let mut pending = shared.chores.lock();
-        let dropped = std::mem::take(&mut pending.dropped);
-        (std::mem::take(&mut pending.trimmed), dropped)
-    };
-    // Taken before the compaction: of these alone nothing is left after it.
-    let topics = if dropped { shared.gone.dropped() } else { Vec::new() };
-    for shard in 0..log::SHARDS {
-        let bytes = trimmed.get(&shard).copied().unwrap_or_default();
-        let compacted = shared.engine.with(|engine| {
-            let Some(keyspace) = engine.logs().get(shard) else { return Ok(false) };
-            let worthwhile = bytes >= RECLAIM_BYTES_MIN.max(keyspace.disk_space() / RECLAIM_PART);
-            let wanted = dropped || worthwhile || (reclaim == Reclaim::All && bytes > 0);
-            if wanted {
-                compact(keyspace)?;
-            }
-            Ok::<_, StoreError>(wanted)
-        });
-        match compacted {
-            Ok(true) => {}
-            Ok(false) if bytes == 0 => {}
-            Ok(false) => *shared.chores.lock().trimmed.entry(shard).or_default() += bytes,
-            Err(error) => {
-                *shared.chores.lock().trimmed.entry(shard).or_default() += bytes;
-                shared.chores.lock().dropped |= dropped;
-                return Err(error);
+/// Counts what was trimmed before the store was opened and still takes space.
+pub(super) fn find_trimmed(shared: &Shared) -> Result<(), StoreError> {
+    shared.engine.with(|engine| {
+        for (partition, point) in shared.gone.points() {
+            if let Some((first, _)) = search::entry_at(engine, partition, 0)?
+                && first.last_offset < point.offset
+            {
+                let bytes = point.bytes.saturating_sub(first.place.bytes_before);
+                shared.chores.trimmed(partition, bytes);
             }
         }
-    }
-    if dropped || !trimmed.is_empty() {
-        shared.engine.with(|engine| {
-            if engine.index.is_empty()? { Ok(()) } else { compact(&engine.index) }
+        Ok(())
+    })
+}
+
+/// Gives the space of trimmed and dropped records back.
+pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreError> {
+    // Taken before the compaction: of these alone nothing is left after it.
+    let topics = shared.gone.dropped();
+    let mut compacted = false;
+    for shard in 0..log::SHARDS {
+        let bytes = shared.chores.trimmed_bytes(shard);
+        compacted |= shared.engine.with(|engine| {
+            let Some(keyspace) = engine.logs().get(shard) else { return Ok(false) };
+            let wanted = match reclaim {
+                Reclaim::All => bytes > 0,
+                Reclaim::Worthwhile => {
+                    bytes >= RECLAIM_BYTES_MIN.max(keyspace.disk_space() / RECLAIM_PART)
+                }
+            };
+            let wanted = wanted || !topics.is_empty();
+            if wanted {
+                compact(shared, engine, keyspace)?;
+                shared.chores.reclaimed(shard, bytes);
+            }
+            Ok::<_, StoreError>(wanted)
         })?;
+    }
+    if compacted {
+        shared.engine.with(|engine| compact(shared, engine, &engine.index))?;
     }
     for topic in topics {
         submit(shared, Work::ForgetTopic(topic));
@@ -122,9 +145,18 @@ pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreErro
 
 /// Flushes, so that nothing is left in memory to be written later, and runs the filter over all
 /// keys.
-fn compact(keyspace: &fjall::Keyspace) -> Result<(), StoreError> {
-    keyspace.rotate_memtable_and_wait()?;
+fn compact(shared: &Shared, engine: &Engine, keyspace: &Keyspace) -> Result<(), StoreError> {
+    keyspace.rotate_memtable()?;
+    while keyspace.sealed_memtable_count() > 0 {
+        // A database that a failed flush has poisoned never gets there: then this fails.
+        engine.db.persist(PersistMode::Buffer)?;
+        shared.chores.pause(FLUSH_POLL);
+    }
     keyspace.major_compact()?;
+    if keyspace.blob_file_count() > 0 {
+        // The first time counts what is destroyed of each blob file, the next time acts on it.
+        keyspace.major_compact()?;
+    }
     Ok(())
 }
 
@@ -148,12 +180,11 @@ fn forget_expired_producers(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Hands the committer a chore. A full queue means that it is done in a later turn.
+/// Hands the committer a chore. If it is not taken, the next turn finds it again.
 fn submit(shared: &Shared, work: Work) {
     const CHORE_BYTES: usize = 512;
-    match shared.queue.push(&ProjectName::system(), work, CHORE_BYTES) {
-        Ok(()) | Err(Refused::Closed) => {}
-        Err(Refused::Busy) => shared.chores.dropped(),
+    if let Err(refused) = shared.queue.push(&ProjectName::system(), work, CHORE_BYTES) {
+        tracing::debug!(?refused, "a chore is left for the next turn");
     }
 }
 

@@ -1,10 +1,10 @@
 //! A lot: transactions that are checked in order, each seeing those before it, and become one
 //! write. Nothing in here is shared or durable before [`Lot::finish`] is written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use fjall::OwnedWriteBatch;
+use fjall::{Keyspace, OwnedWriteBatch};
 
 use super::ends::Ends;
 use super::engine::Engine;
@@ -14,7 +14,7 @@ use super::keys::producer::{self, Producer};
 use super::keys::receipt::{self, StoredReceipt};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
-use super::keys::{PartitionKey, commit, end, index, log, state};
+use super::keys::{PartitionKey, TRIMMED_KEY, commit, end, index, log, state};
 use crate::batch::{Place, SECTIONS_MAX, Section, merge_entry};
 use crate::{
     Ack, Append, Appended, CommitError, CommitNumber, Condition, Expected, Position, ProducerState,
@@ -150,15 +150,14 @@ impl<'a> Lot<'a> {
         Ok(())
     }
 
-    /// Deletes the last rows of a dropped topic whose records are gone from the disk.
+    /// Deletes the ends and trim points of a dropped topic whose records are gone from the disk.
     pub(super) fn forget_topic(&mut self, topic: TopicId) -> Result<(), StoreError> {
         let rows = [end::topic_prefix(topic), trim::topic_prefix(topic)];
         for guard in rows.iter().flat_map(|prefix| self.ground.engine.meta.prefix(prefix)) {
             self.meta.insert(guard.key()?.to_vec(), None);
         }
-        self.meta.insert(topic::key(topic).to_vec(), None);
+        self.set_life(topic, Life::Reclaimed);
         self.effects.reclaimed.push(topic);
-        // Without the row the space would be reclaimed once more after a crash: no harm.
         Ok(())
     }
 
@@ -184,6 +183,9 @@ impl<'a> Lot<'a> {
                 Some(value) => batch.insert(&engine.meta, key, value),
                 None => batch.remove(&engine.meta, key),
             }
+        }
+        for keyspace in self.effects.keyspaces_to_reclaim(engine) {
+            batch.insert(keyspace, TRIMMED_KEY, Bytes::new());
         }
         if self.last_commit != self.ground.last_commit {
             let row = LastCommit { last: self.last_commit, previous: self.ground.last_commit };
@@ -286,7 +288,7 @@ impl<'a> Lot<'a> {
     fn check_topic(&self, topic: TopicId) -> Result<(), CommitError> {
         match self.topic_row(topic)? {
             Some(Life::Live) => Ok(()),
-            Some(Life::Dropped) | None => Err(CommitError::TopicGone { topic }),
+            Some(Life::Dropped | Life::Reclaimed) | None => Err(CommitError::TopicGone { topic }),
         }
     }
 
@@ -374,14 +376,17 @@ impl<'a> Lot<'a> {
     }
 
     fn change_topic(&mut self, change: TopicChange) {
-        let (topic, life) = match change {
-            TopicChange::Create(topic) => (topic, Life::Live),
+        match change {
+            TopicChange::Create(topic) => self.set_life(topic, Life::Live),
             TopicChange::Drop(topic) => {
                 self.effects.dropped.push(topic);
                 self.effects.watches.insert(Watch::Topic(topic));
-                (topic, Life::Dropped)
+                self.set_life(topic, Life::Dropped);
             }
-        };
+        }
+    }
+
+    fn set_life(&mut self, topic: TopicId, life: Life) {
         self.meta.insert(topic::key(topic).to_vec(), Some(Bytes::copy_from_slice(&life.encode())));
     }
 
@@ -397,6 +402,21 @@ impl<'a> Lot<'a> {
         let stored = StoredReceipt::new(step, receipt.clone());
         let key = receipt::key(project, &step.id, sequence);
         self.meta.insert(key, Some(stored.encode().into()));
+    }
+}
+
+impl Effects {
+    /// The keyspaces of which entries may be destroyed from here on.
+    fn keyspaces_to_reclaim<'a>(&self, engine: &'a Engine) -> Vec<&'a Keyspace> {
+        let logs: Vec<&Keyspace> = if self.dropped.is_empty() {
+            let shards: BTreeSet<usize> =
+                self.trims.iter().map(|(partition, _)| log::shard(*partition)).collect();
+            shards.iter().filter_map(|shard| engine.logs().get(*shard)).collect()
+        } else {
+            engine.logs().iter().collect()
+        };
+        let index = (!logs.is_empty()).then_some(&engine.index);
+        logs.into_iter().chain(index).collect()
     }
 }
 

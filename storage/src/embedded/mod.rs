@@ -116,7 +116,6 @@ impl EmbeddedStore {
             project_bytes_max: config.project_queue_bytes,
             total_bytes_max: config.total_queue_bytes,
         });
-        let has_dropped = !gone.dropped().is_empty();
         let shared = Arc::new(Shared {
             clock,
             engine: EngineCell::new(opened.engine),
@@ -130,9 +129,8 @@ impl EmbeddedStore {
             failure: Mutex::new(None),
             config: config.clone(),
         });
-        if has_dropped {
-            shared.chores.dropped();
-        }
+        housekeeping::find_trimmed(&shared)
+            .map_err(|error| OpenError::database(&config.path, &error))?;
         let store = Self { shared: Arc::clone(&shared), threads: Mutex::default() };
         let committer = Committer::new(Arc::clone(&shared), opened.last_commit);
         store.spawn("stream-commit", move || committer.run()).map_err(folder)?;

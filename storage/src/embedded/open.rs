@@ -1,6 +1,7 @@
 //! Opening: what is on the disk is checked, mended, opened and loaded.
 
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::keys::commit::{self, LastCommit};
 use super::keys::end::{self, End};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
-use super::keys::{FORMAT, FORMAT_KEY, log};
+use super::keys::{FORMAT, FORMAT_KEY, TRIMMED_KEY, log};
 use super::recovery::{self, RecoveryError};
 use crate::batch::parse_header;
 use crate::{CommitNumber, StoreError};
@@ -139,7 +140,7 @@ fn last_commit(engine: &Engine) -> Result<CommitNumber, StoreError> {
 /// missing: then what is there is kept.
 fn reconcile(engine: &Engine, gone: &Gone, accept_loss: bool) -> Result<(), StoreError> {
     for keyspace in engine.logs() {
-        let mut next = keyspace.first_key_value();
+        let mut next = keyspace.range(..TRIMMED_KEY).next();
         while let Some(guard) = next {
             let (partition, _) = log::parse_key(&guard.key()?)?;
             let stored = engine.meta(&end::key(partition))?;
@@ -164,7 +165,7 @@ fn reconcile(engine: &Engine, gone: &Gone, accept_loss: bool) -> Result<(), Stor
             }
             let behind = log::key(partition, u64::MAX);
             next = keyspace
-                .range((std::ops::Bound::Excluded(behind), std::ops::Bound::Unbounded::<[u8; 20]>))
+                .range::<&[u8], _>((Bound::Excluded(&behind[..]), Bound::Excluded(&TRIMMED_KEY[..])))
                 .next();
         }
     }
@@ -191,7 +192,7 @@ impl OpenError {
         }
     }
 
-    fn database(path: &Path, error: &dyn std::fmt::Display) -> Self {
+    pub(super) fn database(path: &Path, error: &dyn std::fmt::Display) -> Self {
         Self::Database { path: path.to_owned(), reason: error.to_string() }
     }
 }

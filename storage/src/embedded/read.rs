@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
+use fjall::Readable;
 
 use super::engine::Engine;
 use super::keys::producer::Producer;
@@ -23,9 +24,11 @@ impl Shared {
         engine: &Engine,
         partition: PartitionKey,
     ) -> Result<Bounds, StoreError> {
-        let end = self.ends.get(engine, partition)?;
+        // Before the end, which only grows: so the start never lies beyond it.
         let trim = self.gone.point(partition);
-        let start = if self.gone.is_dropped(partition.0) { end.offset } else { trim.offset };
+        let is_dropped = self.gone.is_dropped(partition.0);
+        let end = self.ends.get(engine, partition)?;
+        let start = if is_dropped { end.offset } else { trim.offset };
         Ok(Bounds {
             start,
             end: end.offset,
@@ -74,11 +77,12 @@ impl Shared {
                 })?)
             }
             ReadStart::AfterCommit(commit) => {
-                if commit < self.gone.point(partition).commit {
-                    return Err(ReadError::Trimmed { earliest: bounds.start });
-                }
                 if commit >= bounds.last_commit {
                     return Ok(bounds.end);
+                }
+                let is_dropped = self.gone.is_dropped(partition.0);
+                if is_dropped || commit < self.gone.point(partition).commit {
+                    return Err(ReadError::Trimmed { earliest: bounds.start });
                 }
                 Ok(first_offset(engine, partition, bounds.range(), |section| {
                     section.commit > commit
@@ -136,7 +140,10 @@ impl Shared {
             None => Bound::Included(prefix.as_slice()),
         };
         let mut entries = Vec::new();
-        for guard in engine.meta.range::<&[u8], _>((start, Bound::Unbounded)).take(limit) {
+        // A lot becomes visible row by row, but not to a snapshot.
+        let snapshot = engine.db.snapshot();
+        let rows = snapshot.range::<&[u8], _>(&engine.meta, (start, Bound::Unbounded));
+        for guard in rows.take(limit) {
             let (key, value) = guard.into_inner()?;
             if !key.starts_with(&prefix) {
                 break;

@@ -57,7 +57,6 @@ impl Shared {
         }
         for topic in dropped {
             self.gone.drop_topic(topic);
-            self.chores.dropped();
         }
         for topic in reclaimed {
             self.gone.forget(topic);

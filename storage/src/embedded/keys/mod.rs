@@ -14,8 +14,9 @@
 //! | `meta` | 4, project length 1, project, id length 1, id, 0 | a producer | [`producer`] |
 //! | `meta` | 4, project length 1, project, id length 1, id, 1, slot 1 | a receipt | [`receipt`] |
 //! | `meta` | 5, expiry 8, then a producer's key without its tag | empty | [`producer`] |
-//! | `meta` | 6, topic 8 | 0: it lives; 1: dropped, its space is not reclaimed yet | [`topic`] |
+//! | `meta` | 6, topic 8 | 0: it lives; 1: dropped, its space is not reclaimed yet; 2: reclaimed | [`topic`] |
 //! | `meta` | 7 | format version 4 | [`FORMAT`] |
+//! | `log-0` … `log-7`, `index` | 21 bytes 255 | empty | [`TRIMMED_KEY`] |
 
 pub(super) mod commit;
 mod cursor;
@@ -32,6 +33,13 @@ pub(super) mod trim;
 pub(super) const FORMAT: u32 = 1;
 /// Where the format is kept.
 pub(super) const FORMAT_KEY: [u8; 1] = [7];
+
+/// Written to a keyspace with whatever lets its entries be destroyed, and behind all of them.
+///
+/// fjall keeps a journal until each of its keyspaces has a table with a later row, and replays rows
+/// that are later than those of the tables. Without this row, a keyspace whose last entries are
+/// destroyed would keep journals for good, and get its entries back from them.
+pub(super) const TRIMMED_KEY: [u8; 21] = [255; 21];
 
 const COMMIT: u8 = 0;
 const END: u8 = 1;

@@ -1,4 +1,4 @@
-//! Which topics live, and which are dropped and still take space.
+//! Which topics live, which are dropped and still take space, and which have been.
 
 use super::cursor::Cursor;
 use crate::{DecodeError, TopicId};
@@ -10,8 +10,10 @@ pub(in crate::embedded) const PREFIX: [u8; 1] = [super::TOPIC];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::embedded) enum Life {
     Live,
-    /// Until its records are gone from the disk; then the row goes too.
+    /// Until its records are gone from the disk.
     Dropped,
+    /// For good, so that the id is never accepted again.
+    Reclaimed,
 }
 
 pub(in crate::embedded) fn key(topic: TopicId) -> [u8; 9] {
@@ -39,6 +41,7 @@ impl Life {
         match self {
             Self::Live => [0],
             Self::Dropped => [1],
+            Self::Reclaimed => [2],
         }
     }
 
@@ -46,6 +49,7 @@ impl Life {
         match value {
             [0] => Ok(Self::Live),
             [1] => Ok(Self::Dropped),
+            [2] => Ok(Self::Reclaimed),
             _ => Err(DecodeError { what: "topic" }),
         }
     }
@@ -58,7 +62,7 @@ mod tests {
     #[test]
     fn a_topic_row_reads_back() {
         assert_eq!(parse_key(&key(TopicId(9))), Ok(TopicId(9)));
-        for life in [Life::Live, Life::Dropped] {
+        for life in [Life::Live, Life::Dropped, Life::Reclaimed] {
             assert_eq!(Life::decode(&life.encode()), Ok(life));
         }
     }

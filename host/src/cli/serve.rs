@@ -1,0 +1,162 @@
+//! `stream serve`: opens the store, serves until told to stop, and closes.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stream_storage::embedded::{EmbeddedStore, OpenError};
+use stream_storage::{Clock, Store, SystemClock};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigError, LogFormat, Settings};
+use crate::drain::Drain;
+use crate::http::{self, App, ServerConfig, TlsError};
+use crate::node::{Node, NodeConfig, NodeError};
+
+/// Run the server
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// A TOML file with these settings as keys (`tls_cert = "…"`); flags and variables take
+    /// precedence over it
+    #[arg(long, env = "STREAM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Why the server did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log filter is not one.
+    #[error("invalid `log`: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store does not hold what a server needs.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be had.
+    #[error("cannot listen on `{listen}`: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// Signals or standard output cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Serve {
+    /// Serves until SIGTERM or SIGINT, then until requests under way are answered.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServeError`]: nothing was served.
+    pub async fn run(self) -> Result<(), ServeError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        let config = self.settings.or(file).config()?;
+        init_log(&config)?;
+        let tls = config.tls.as_ref().map(http::load_tls).transpose()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = open_store(&config, Arc::clone(&clock)).await?;
+        let (node, made_key) = Node::open(
+            Arc::clone(&store),
+            clock,
+            NodeConfig {
+                limits: config.limits,
+                key_expiry: config.idempotency_expiry,
+                admin_key: config.api_key.clone(),
+            },
+        )
+        .await?;
+        let drain = node.drain.clone();
+        let app = App::new(node, config.body_timeout);
+        let listen = config.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|source| ServeError::Listen { listen, source })?;
+        drain_on_signal(drain.clone())?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        announce(scheme, listener.local_addr()?, made_key)?;
+        let retention = {
+            let (app, drain) = (Arc::clone(&app), drain.clone());
+            tokio::spawn(async move {
+                app.node().retention.run(config.retention_interval, drain).await;
+            })
+        };
+        let router = http::router(Arc::clone(&app), &config.cors_origins);
+        let server = ServerConfig {
+            tls,
+            connections_max: config.limits.connections_max,
+            header_timeout: config.header_timeout,
+            drain_timeout: config.drain_timeout,
+        };
+        http::serve(listener, app, router, server).await;
+        // A panic in it has been printed; the store is closed all the same.
+        let _ = retention.await;
+        store.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn init_log(config: &Config) -> Result<(), ServeError> {
+    let filter = EnvFilter::try_new(&config.log)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // It fails if a log is set already: then that one is meant.
+    let _ = match config.log_format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    Ok(())
+}
+
+async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, ServeError> {
+    let embedded = config.embedded();
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(embedded, clock)).await;
+    let store = opened.map_err(io::Error::other)??;
+    Ok(Arc::new(store))
+}
+
+/// Begins the drain at the first SIGTERM or SIGINT.
+fn drain_on_signal(drain: Drain) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: requests under way are answered first");
+        drain.begin();
+    });
+    Ok(())
+}
+
+/// Says where the server listens, on standard output for scripts, and shows a key that was made: it
+/// cannot be shown again.
+fn announce(scheme: &str, address: SocketAddr, made_key: Option<String>) -> io::Result<()> {
+    if let Some(key) = made_key {
+        let mut err = io::stderr().lock();
+        writeln!(err, "\n  This is the first start. The admin key, shown only now:\n")?;
+        writeln!(err, "      {key}\n")?;
+        writeln!(err, "  It opens all projects. Keep it: `export STREAM_API_KEY={key}`\n")?;
+    }
+    tracing::info!("listening on {scheme}://{address}");
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {scheme}://{address}")?;
+    out.flush()
+}

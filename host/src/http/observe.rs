@@ -1,0 +1,78 @@
+//! What happens around every call: its id, its line in the log, its place in the metrics; and a
+//! panic becomes an answer.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::HeaderName;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::App;
+use super::error::{ApiError, Inside};
+
+/// Names a request in answers and logs.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken over from a client, in bytes.
+const ID_BYTES_MAX: usize = 128;
+
+pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    // `/v1` is the same API.
+    let route = route.strip_prefix("/v1").unwrap_or(route);
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|_| {
+        // The panic's own message has been printed by the panic hook.
+        ApiError::Internal { inside: "the call panicked".to_owned() }.into_response()
+    });
+    let (status, took) = (response.status(), started.elapsed());
+    app.metrics.answered(route, &method, status, took);
+    let request_id = id.to_str().unwrap_or_default();
+    if let Some(Inside(inside)) = response.extensions().get::<Inside>() {
+        tracing::error!(request_id, %method, route, status = status.as_u16(), inside, "failed");
+    } else {
+        tracing::debug!(request_id, %method, route, status = status.as_u16(), ?took, "answered");
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The client's own id, if it is 1–128 visible ASCII characters, or a new one.
+#[expect(clippy::expect_used, reason = "hexadecimal digits are visible ASCII")]
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let is_valid = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        (1..=ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    headers.get(REQUEST_ID).filter(is_valid).cloned().unwrap_or_else(|| {
+        let id = format!("req_{:016x}", rand::random::<u64>());
+        HeaderValue::try_from(id).expect("hexadecimal digits make a header value")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_id_is_taken_over_if_it_is_short_and_visible() {
+        let longest = "i".repeat(128);
+        let too_long = "i".repeat(129);
+        for (id, is_valid) in
+            [("a", true), (longest.as_str(), true), ("", false), ("a b", false), (&too_long, false)]
+        {
+            let value = HeaderValue::from_str(id).unwrap();
+            let headers = HeaderMap::from_iter([(REQUEST_ID, value.clone())]);
+            assert_eq!(request_id(&headers) == value, is_valid, "{id}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Records as JSON, written straight from stored bytes: a value that is JSON is copied, not parsed.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use stream_storage::{Partition, Record, Segment, StoreError};
+
+use crate::timestamp;
+
+/// How records follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// With commas between them, as the items of an array.
+    Array,
+    /// Each on a line of its own.
+    Lines,
+}
+
+/// Writes records of one topic, one after the other.
+pub(crate) struct RecordWriter {
+    /// The topic as a JSON string.
+    topic: Vec<u8>,
+    layout: Layout,
+    out: Vec<u8>,
+    is_first: bool,
+}
+
+impl RecordWriter {
+    /// Writes behind what `out` holds.
+    pub(crate) fn new(topic: &str, layout: Layout, out: Vec<u8>) -> Self {
+        let mut quoted = Vec::new();
+        put_text(&mut quoted, topic);
+        Self { topic: quoted, layout, out, is_first: true }
+    }
+
+    /// Writes all records of a segment.
+    ///
+    /// # Errors
+    ///
+    /// A stored record cannot be decoded.
+    pub(crate) fn write(
+        &mut self,
+        partition: Partition,
+        segment: &Segment,
+    ) -> Result<(), StoreError> {
+        // The same for all records of a segment.
+        let timestamp = timestamp::format(segment.timestamp());
+        for record in segment.records() {
+            let (offset, record) = record.map_err(|error| StoreError::Corrupt {
+                reason: format!("partition {partition} near {}: {error}", segment.base_offset()),
+            })?;
+            if !self.is_first && self.layout == Layout::Array {
+                self.out.push(b',');
+            }
+            self.is_first = false;
+            self.put_record(partition, offset, &timestamp, &record);
+            if self.layout == Layout::Lines {
+                self.out.push(b'\n');
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.out
+    }
+
+    fn put_record(&mut self, partition: Partition, offset: u64, time: &str, record: &Record<'_>) {
+        let out = &mut self.out;
+        out.extend_from_slice(b"{\"topic\":");
+        out.extend_from_slice(&self.topic);
+        // Writing to a vector cannot fail.
+        let _ = write!(out, ",\"partition\":{partition},\"offset\":{offset}");
+        let _ = write!(out, ",\"timestamp\":\"{time}\"");
+        let optional = [
+            (",\"key\":", record.key),
+            (",\"id\":", record.id),
+            (",\"time\":", record.time),
+            (",\"content_type\":", record.content_type),
+        ];
+        for (name, text) in optional {
+            if let Some(text) = text {
+                out.extend_from_slice(name.as_bytes());
+                put_text(out, text);
+            }
+        }
+        put_headers(out, &record.headers);
+        put_value(out, record, self.layout);
+        out.push(b'}');
+    }
+}
+
+/// Writes a JSON string.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+    // Writing a string to a vector cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+fn put_headers(out: &mut Vec<u8>, headers: &[(&str, &str)]) {
+    for (place, (name, value)) in headers.iter().enumerate() {
+        out.extend_from_slice(if place == 0 { b",\"headers\":{" } else { b"," });
+        put_text(out, name);
+        out.push(b':');
+        put_text(out, value);
+    }
+    if !headers.is_empty() {
+        out.push(b'}');
+    }
+}
+
+fn put_value(out: &mut Vec<u8>, record: &Record<'_>, layout: Layout) {
+    out.extend_from_slice(b",\"value\":");
+    if !record.value_is_json {
+        let text = BASE64_STANDARD.encode(record.value);
+        let _ = write!(out, "\"{text}\",\"encoding\":\"base64\"");
+        return;
+    }
+    let start = out.len();
+    out.extend_from_slice(record.value);
+    if layout == Layout::Lines {
+        // A line break in a JSON text is white space between its parts: in a string it is escaped.
+        for byte in out.iter_mut().skip(start).filter(|byte| matches!(byte, b'\n' | b'\r')) {
+            *byte = b' ';
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(record: &Record<'_>, layout: Layout) -> String {
+        let mut writer = RecordWriter::new("a.b", layout, Vec::new());
+        writer.put_record(Partition(2), 7, "2026-01-02T03:04:05.678Z", record);
+        String::from_utf8(writer.finish()).unwrap()
+    }
+
+    const START: &str =
+        r#"{"topic":"a.b","partition":2,"offset":7,"timestamp":"2026-01-02T03:04:05.678Z""#;
+
+    #[test]
+    fn a_json_value_keeps_its_bytes() {
+        let value = "{\"b\": 1.50,\n \"a\":\"\u{e9}\\n\"}";
+        let record =
+            Record { value: value.as_bytes(), value_is_json: true, ..Record::default() };
+        assert_eq!(written(&record, Layout::Array), format!("{START},\"value\":{value}}}"));
+    }
+
+    #[test]
+    fn a_line_break_in_a_value_does_not_break_the_line() {
+        let value = b"{\r\n\"a\":\"\\n\"}";
+        let record = Record { value, value_is_json: true, ..Record::default() };
+        let line = written(&record, Layout::Lines);
+        assert_eq!(line, format!("{START},\"value\":{{  \"a\":\"\\n\"}}}}"));
+    }
+
+    #[test]
+    fn what_is_not_json_is_base64() {
+        let record = Record { value: b"\xffhello", ..Record::default() };
+        let expected = format!("{START},\"value\":\"/2hlbGxv\",\"encoding\":\"base64\"}}");
+        assert_eq!(written(&record, Layout::Array), expected);
+    }
+
+    #[test]
+    fn every_field_is_written_and_escaped() {
+        let record = Record {
+            key: Some("k\"\\"),
+            id: Some("\u{1}"),
+            time: Some("t"),
+            content_type: Some("text/plain"),
+            headers: vec![("h\"", "1"), ("i", "2")],
+            value: b"1",
+            value_is_json: true,
+        };
+        let json: serde_json::Value =
+            serde_json::from_str(&written(&record, Layout::Array)).unwrap();
+        let expected = serde_json::json!({
+            "topic": "a.b", "partition": 2, "offset": 7, "timestamp": "2026-01-02T03:04:05.678Z",
+            "key": "k\"\\", "id": "\u{1}", "time": "t", "content_type": "text/plain",
+            "headers": {"h\"": "1", "i": "2"}, "value": 1,
+        });
+        assert_eq!(json, expected);
+    }
+}

@@ -1,0 +1,106 @@
+//! `…/partitions/{n}/records`: read without a group, and trim.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::App;
+use super::answer::{self, Answer};
+use super::auth::{Caller, Consume, Manage};
+use super::error::ApiError;
+use super::params::{Params, PartitionParam, TopicParam};
+use super::record_json::{Layout, RecordWriter};
+use crate::consume::Start;
+use crate::timestamp;
+use stream_storage::Trim;
+
+/// The offset to read next, where the body has no room for it.
+pub(crate) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-offset");
+/// The log end, where the body has no room for it.
+pub(crate) const END_OFFSET: HeaderName = HeaderName::from_static("stream-end-offset");
+
+pub(crate) async fn read(
+    State(app): State<Arc<App>>,
+    caller: Caller<Consume>,
+    TopicParam(name): TopicParam,
+    partition: PartitionParam,
+    params: Params,
+    headers: HeaderMap,
+) -> Answer {
+    let topic = app.node.catalog.get(&caller.project, &name).await?;
+    let partition = partition.of(&topic)?;
+    let (start, amount) = (start(&params)?, params.amount()?);
+    let found = app.node.reader.read(topic.id, partition, start, amount).await?;
+    let layout = if wants_lines(&headers) { Layout::Lines } else { Layout::Array };
+    let bytes: usize = found.segments.iter().map(|segment| segment.byte_len()).sum();
+    let mut permit = app.node.budget.permit(caller.project);
+    permit.grow_to(bytes)?;
+    let mut out = Vec::with_capacity(bytes);
+    if layout == Layout::Array {
+        out.extend_from_slice(b"{\"records\":[");
+    }
+    let mut writer = RecordWriter::new(topic.name.as_str(), layout, out);
+    for segment in &found.segments {
+        writer.write(partition, segment)?;
+    }
+    let mut out = writer.finish();
+    let (next, end) = (found.next_offset, found.end_offset);
+    if layout == Layout::Array {
+        let tail = format!("],\"next_offset\":{next},\"end_offset\":{end}}}");
+        out.extend_from_slice(tail.as_bytes());
+        return Ok(answer::held("application/json", out, permit));
+    }
+    let mut response = answer::held("application/x-ndjson", out, permit);
+    response.headers_mut().insert(NEXT_OFFSET, HeaderValue::from(next));
+    response.headers_mut().insert(END_OFFSET, HeaderValue::from(end));
+    Ok(response)
+}
+
+pub(crate) async fn trim(
+    State(app): State<Arc<App>>,
+    caller: Caller<Manage>,
+    TopicParam(name): TopicParam,
+    partition: PartitionParam,
+    params: Params,
+) -> Answer {
+    let topic = app.node.catalog.get(&caller.project, &name).await?;
+    let partition = partition.of(&topic)?;
+    let before = params.number("before", 0..=u64::MAX)?;
+    let before = before.ok_or_else(|| ApiError::invalid("before", "it is missing"))?;
+    let left = app.node.store.trim(topic.id, partition, Trim::Before(before)).await?;
+    let told = json!({
+        "partition": partition.0,
+        "start_offset": left.start,
+        "end_offset": left.end,
+    });
+    Ok(answer::json(StatusCode::OK, &told))
+}
+
+/// Exactly one of `offset`, `timestamp` and `tail`.
+fn start(params: &Params) -> Result<Start, ApiError> {
+    let offset = params.number("offset", 0..=u64::MAX)?.map(Start::Offset);
+    let tail = params.number("tail", 0..=u64::MAX)?.map(Start::Tail);
+    let time = params.text("timestamp").map(timestamp::parse).transpose();
+    let time = time.map_err(|error| ApiError::invalid("timestamp", error.to_string()))?;
+    match (offset, time.map(Start::Time), tail) {
+        (Some(start), None, None) | (None, Some(start), None) | (None, None, Some(start)) => {
+            Ok(start)
+        }
+        _ => {
+            let expected = "expected exactly one of `offset`, `timestamp` and `tail`";
+            Err(ApiError::invalid("offset", expected))
+        }
+    }
+}
+
+fn wants_lines(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let types = accepted.split(',').filter_map(|part| part.split(';').next());
+    types.map(str::trim).any(|word| {
+        word.eq_ignore_ascii_case("application/x-ndjson")
+            || word.eq_ignore_ascii_case("application/ndjson")
+    })
+}

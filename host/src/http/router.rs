@@ -1,0 +1,112 @@
+//! Which call answers which route, and what wraps them all.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, Method};
+use axum::routing::{delete, get, patch, post, put};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::decompression::RequestDecompressionLayer;
+
+use super::observe::{REQUEST_ID, observe};
+use super::records::{END_OFFSET, NEXT_OFFSET};
+use super::{App, events, groups, keys, meta, projects, records, topics};
+
+/// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
+/// the key's project is meant. All but the server's own are also under `/v1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// In lower case, as OpenAPI has it.
+    pub method: &'static str,
+    /// With the project's prefix.
+    pub path: &'static str,
+    /// The operation's id in the OpenAPI document.
+    pub operation: &'static str,
+}
+
+/// Declares routes once: for the router and for whoever wants to list them.
+macro_rules! routes {
+    ($(#[$doc:meta])* $table:ident, $router:ident, $prefix:literal:
+     $($method:ident $path:literal => $handler:path, $operation:literal;)*) => {
+        $(#[$doc])*
+        const $table: &[Route] = &[$(Route {
+            method: stringify!($method),
+            path: concat!($prefix, $path),
+            operation: $operation,
+        }),*];
+
+        fn $router() -> Router<Arc<App>> {
+            Router::new()$(.route($path, $method($handler)))*
+        }
+    };
+}
+
+routes! {
+    /// What belongs to a project.
+    IN_PROJECT, in_project, "/projects/{project}":
+    get "/topics" => topics::list, "listTopics";
+    post "/topics" => topics::create, "createTopic";
+    get "/topics/{topic}" => topics::get, "getTopic";
+    patch "/topics/{topic}" => topics::patch, "changeTopic";
+    delete "/topics/{topic}" => topics::delete, "deleteTopic";
+    get "/topics/{topic}/stats" => topics::stats, "getTopicStats";
+    get "/topics/{topic}/partitions" => topics::partitions, "listPartitions";
+    get "/topics/{topic}/partitions/{partition}/records" => records::read, "readRecords";
+    delete "/topics/{topic}/partitions/{partition}/records" => records::trim, "trimRecords";
+    post "/topics/{topic}/produce" => events::produce, "produceEvent";
+    post "/topics/{topic}/events" => events::publish, "publishEvents";
+    get "/topics/{topic}/consume" => groups::consume, "consumeRecords";
+    get "/topics/{topic}/offsets" => groups::offsets, "listOffsets";
+    post "/topics/{topic}/offsets" => groups::commit, "commitOffset";
+    get "/producers/{id}" => events::producer, "getProducer";
+    get "/keys" => keys::list, "listKeys";
+    post "/keys" => keys::create, "createKey";
+    delete "/keys/{id}" => keys::revoke, "revokeKey";
+}
+
+routes! {
+    /// What is about projects.
+    OF_PROJECTS, of_projects, "":
+    get "/projects" => projects::list, "listProjects";
+    put "/projects/{project}" => projects::put, "putProject";
+}
+
+routes! {
+    /// What is about the server.
+    OF_SERVER, of_server, "":
+    get "/healthz" => meta::healthz, "getHealth";
+    get "/readyz" => meta::readyz, "getReadiness";
+    get "/metrics" => meta::metrics, "getMetrics";
+    get "/openapi.json" => meta::openapi, "getOpenApi";
+}
+
+/// Every route.
+pub const ROUTES: &[&[Route]] = &[IN_PROJECT, OF_PROJECTS, OF_SERVER];
+
+/// The service that answers requests. Pages of `cors_origins` may read its answers; `*` is any page.
+pub fn router(app: Arc<App>, cors_origins: &[HeaderValue]) -> Router {
+    let api = of_projects().nest("/projects/{project}", in_project()).merge(in_project());
+    let router = of_server()
+        .nest("/v1", api.clone())
+        .merge(api)
+        .fallback(meta::no_route)
+        .method_not_allowed_fallback(meta::method_not_allowed)
+        // What it cannot unpack it passes on: the call refuses it in its own words.
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true));
+    let router = if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) };
+    router.layer(axum::middleware::from_fn_with_state(app.clone(), observe)).with_state(app)
+}
+
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().cloned())
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, RETRY_AFTER, NEXT_OFFSET, END_OFFSET])
+}

@@ -1,0 +1,18 @@
+//! The server as its users run it: a process, a port, HTTP and the command line.
+
+mod durable;
+mod flights;
+mod openapi;
+mod serve;
+mod start;
+
+use std::path::Path;
+
+use stream_tests::Server;
+
+const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-sample.ndjson");
+
+fn start(data: &Path) -> Server {
+    Server::start(EXE, data)
+}

@@ -1,0 +1,67 @@
+//! How fast a server starts and how little it needs.
+//!
+//! `STREAM_START_RECORDS` sets how many records a start has to find (default 100,000); with
+//! 10,000,000 and a release build it is the promise of the README.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use stream_tests::Server;
+
+use super::start;
+
+const IDLE_BYTES_MAX: u64 = 40 << 20;
+const EMPTY_START_MAX: Duration = Duration::from_millis(200);
+const FULL_START_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of memory that a process holds.
+fn resident_bytes(server: &Server) -> u64 {
+    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Starts a server and waits until it takes requests.
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+async fn timed_start(data: &std::path::Path) -> (Server, Duration) {
+    let started = Instant::now();
+    let server = start(data);
+    assert_eq!(server.client().call("GET", "/readyz").await.status, 200);
+    (server, started.elapsed())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is set by its environment")]
+fn records() -> usize {
+    std::env::var("STREAM_START_RECORDS").map_or(100_000, |value| value.parse().unwrap())
+}
+
+#[tokio::test]
+async fn an_empty_server_is_ready_at_once_and_idles_small() {
+    let data = tempfile::tempdir().unwrap();
+    let (server, took) = timed_start(data.path()).await;
+    let bytes = resident_bytes(&server);
+    println!("ready in {took:?}, {} MiB", bytes >> 20);
+    assert!(took <= EMPTY_START_MAX, "{took:?}");
+    assert!(bytes <= IDLE_BYTES_MAX, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_server_with_many_records_is_ready_soon() {
+    const BATCH: usize = 10_000;
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let client = server.client();
+    client.call_with("POST", "/topics", json!({"name": "t", "partitions": 8})).await.ok();
+    let line = json!({"value": {"text": "x".repeat(230)}}).to_string() + "\n";
+    let lines = line.repeat(BATCH);
+    for _ in 0..records() / BATCH {
+        client.publish("t", lines.clone()).await.ok();
+    }
+    server.kill();
+    let (server, took) = timed_start(data.path()).await;
+    println!("ready in {took:?} with {} records, {} MiB", records(), resident_bytes(&server) >> 20);
+    assert!(took <= FULL_START_MAX, "{took:?}");
+    let stats = server.client().call("GET", "/topics/t/stats").await.ok();
+    assert_eq!(stats["total_events"], json!(records() / BATCH * BATCH));
+}
