@@ -11,9 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stream_storage::{
-    Clock, CommitError, ProjectName, Store, StoreError, Timestamp, Transaction,
-};
+use stream_storage::{Clock, CommitError, ProjectName, Store, StoreError, Timestamp, Transaction};
 
 use crate::lock::{read, write};
 use crate::state::{self, Page, PageRequest};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+use http::HeaderValue;
 use serde::{Deserialize, Deserializer};
 use stream_storage::embedded::EmbeddedConfig;
 
@@ -226,8 +226,7 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let file = |source| ConfigError::File { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(file)?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source })
+        toml::from_str(&text).map_err(|source| ConfigError::Toml { path: path.to_owned(), source })
     }
 
     /// These settings, and where they say nothing, those of `other`.

@@ -51,9 +51,7 @@ pub struct PartitionRecords {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConsumeError {
     /// The start lies below the earliest offset: what was there is gone.
-    #[error(
-        "offset `{offset}` of partition {partition} is trimmed, the earliest is `{earliest}`"
-    )]
+    #[error("offset `{offset}` of partition {partition} is trimmed, the earliest is `{earliest}`")]
     Trimmed {
         /// The partition.
         partition: Partition,
@@ -149,11 +147,7 @@ impl Reader {
     }
 
     /// Waits until there may be something new. `false` means: answer with what there is.
-    async fn news(
-        &self,
-        news: &mut tokio::sync::watch::Receiver<u64>,
-        deadline: Instant,
-    ) -> bool {
+    async fn news(&self, news: &mut tokio::sync::watch::Receiver<u64>, deadline: Instant) -> bool {
         tokio::select! {
             biased;
             () = self.drain.begun() => false,

@@ -1,4 +1,21 @@
-//! The Stream server.
+//! The Stream server and its command line.
+//!
+//! An event travels one way: [`http`] turns a request into calls, [`decode`] its body into events,
+//! [`publish`] stores them in one transaction, [`consume`] reads them back.
+//!
+//! | modules | what they own |
+//! | --- | --- |
+//! | [`name`], [`limit`], [`event`], [`topic`], [`timestamp`], [`ack`] | words and their rules |
+//! | [`decode`], [`partition`] | from bytes to events, and to their partitions; pure |
+//! | [`publish`] | the one write path |
+//! | [`consume`] | the one read path |
+//! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
+//! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
+//! | [`node`] | all of these, wired to a store |
+//! | [`config`] | flags, variables and file |
+//! | [`http`], [`cli`] | the outside: they decide nothing |
+//!
+//! Only [`http`] knows status codes; only `stream_storage` knows what a key looks like on disk.
 
 pub mod ack;
 pub mod auth;

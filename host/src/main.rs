@@ -1,9 +1,13 @@
 //! The `stream` binary.
 
-use clap::Parser;
-use stream_host::cli::Cli;
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    Ok(runtime.block_on(Cli::parse().run())?)
+use anyhow::Context;
+use clap::Parser;
+use stream_host::cli::{self, Cli};
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the threads")?;
+    Ok(runtime.block_on(cli::run(cli)))
 }

@@ -90,8 +90,7 @@ impl Node {
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
-        let catalog =
-            Arc::new(Catalog::new(store.clone(), clock.clone(), limits.partitions_max));
+        let catalog = Arc::new(Catalog::new(store.clone(), clock.clone(), limits.partitions_max));
         let publisher = Publisher::new(PublisherParts {
             store: store.clone(),
             clock: clock.clone(),

@@ -61,7 +61,13 @@ mod tests {
         rates.add(TOPIC, 60, Timestamp(1_000_000));
         rates.add(TOPIC, 60, Timestamp(1_030_000));
         let at = |millis| rates.per_second(TOPIC, Timestamp(millis));
-        let cases = [(1_000_000, 1.0), (1_030_000, 2.0), (1_059_999, 2.0), (1_060_000, 1.0), (1_090_000, 0.0)];
+        let cases = [
+            (1_000_000, 1.0),
+            (1_030_000, 2.0),
+            (1_059_999, 2.0),
+            (1_060_000, 1.0),
+            (1_090_000, 0.0),
+        ];
         for (millis, expected) in cases {
             assert!((at(millis) - expected).abs() < f64::EPSILON, "{millis}: {}", at(millis));
         }

@@ -155,11 +155,7 @@ impl TopicConfig {
     /// # Errors
     ///
     /// A field breaks its rule, partitions would become fewer, or keys would move unannounced.
-    pub fn patched(
-        &self,
-        patch: TopicPatch,
-        partitions_max: u32,
-    ) -> Result<Self, InvalidConfig> {
+    pub fn patched(&self, patch: TopicPatch, partitions_max: u32) -> Result<Self, InvalidConfig> {
         let changed = Self {
             partitions: patch.partitions.unwrap_or(self.partitions),
             retention_hours: patch.retention_hours.unwrap_or(self.retention_hours),
@@ -197,11 +193,7 @@ impl StoredTopic {
         Self { id: topic.id.0, created_at: topic.created_at.0, config }
     }
 
-    pub(crate) fn into_topic(
-        self,
-        project: ProjectName,
-        name: &str,
-    ) -> Result<Topic, StoreError> {
+    pub(crate) fn into_topic(self, project: ProjectName, name: &str) -> Result<Topic, StoreError> {
         let name = TopicName::parse(name)
             .map_err(|error| StoreError::Corrupt { reason: error.to_string() })?;
         Ok(Topic {

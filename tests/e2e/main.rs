@@ -4,7 +4,6 @@ mod durable;
 mod flights;
 mod openapi;
 mod serve;
-mod start;
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! The process: configuration, TLS, bodies, draining.
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::json;
 use stream_tests::{Client, KEY, Server};
@@ -77,13 +78,15 @@ async fn sigterm_ends_long_polls_and_then_the_process() {
     let poll = tokio::spawn(async move { client.call("GET", path).await });
     let metrics = server.client();
     // The poll is under way once the server counts its connection and ours.
-    loop {
-        let text = metrics.call("GET", "/metrics").await.body.to_string();
-        if text.contains("stream_connections 2") {
-            break;
+    let under_way = async {
+        loop {
+            let text = metrics.call("GET", "/metrics").await.body.to_string();
+            if text.contains("stream_http_connections 2") {
+                return;
+            }
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(20), under_way).await.expect("the poll begins");
     let status = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
     assert!(status.success());
     let answer = poll.await.unwrap();

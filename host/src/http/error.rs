@@ -91,10 +91,7 @@ pub(crate) enum ApiError {
 
 impl ApiError {
     /// A field, parameter or header that breaks its rule.
-    pub(crate) fn invalid(
-        field: impl Into<Cow<'static, str>>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn invalid(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), message: message.into() }
     }
 }
@@ -235,8 +232,7 @@ fn of_decode(error: &DecodeError) -> Told {
         DecodeError::Malformed { index, byte, field, message } => bad_request("malformed-event")
             .with(json!({ "index": index, "byte": byte, "field": field, "reason": message })),
         DecodeError::EventTooLarge { index, max, got } => {
-            let details =
-                json!({ "limit": "event_bytes", "max": max, "index": index, "got": got });
+            let details = json!({ "limit": "event_bytes", "max": max, "index": index, "got": got });
             too_large("event_bytes", *max).with(details)
         }
         DecodeError::TooManyHeaders { index, max } => {
@@ -350,8 +346,9 @@ fn of_commit(error: &CommitError) -> Told {
         CommitError::Fenced { current } => {
             forbidden("stale-epoch").with(json!({ "current_epoch": current }))
         }
-        CommitError::SequenceGap { expected, received } => conflict("sequence-gap")
-            .with(json!({ "expected": expected, "received": received })),
+        CommitError::SequenceGap { expected, received } => {
+            conflict("sequence-gap").with(json!({ "expected": expected, "received": received }))
+        }
         CommitError::PayloadMismatch => {
             Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")
         }
@@ -376,10 +373,8 @@ fn of_store(error: &StoreError) -> Told {
         StoreError::Io { .. } => Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable")
             .retryable()
             .hidden("the store cannot be read"),
-        StoreError::Corrupt { .. } => {
-            Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-corrupt")
-                .hidden("stored bytes are damaged")
-        }
+        StoreError::Corrupt { .. } => Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-corrupt")
+            .hidden("stored bytes are damaged"),
     }
 }
 

@@ -28,8 +28,7 @@ pub(crate) async fn produce(
     let identity = identity::identity(&headers, &topic, &body.bytes)?;
     let event = decode::produce(&body.bytes, &headers, &app.node.limits)?;
     let events = std::slice::from_ref(&event);
-    let request =
-        PublishRequest { project: &caller.project, topic: &topic, events, identity, ack };
+    let request = PublishRequest { project: &caller.project, topic: &topic, events, identity, ack };
     let published = app.node.publisher.publish(request).await?;
     let mut told = Map::new();
     told.insert("topic".to_owned(), published.topic.into());
@@ -89,8 +88,7 @@ pub(crate) async fn producer(
 ) -> Answer {
     let id = identity::check_id("id", id)?;
     let state = app.node.publisher.producer(&caller.project, &id).await?;
-    let state =
-        state.ok_or_else(|| ApiError::NotFound { what: "producer", name: id.clone() })?;
+    let state = state.ok_or_else(|| ApiError::NotFound { what: "producer", name: id.clone() })?;
     let told = json!({ "id": id, "epoch": state.epoch, "last_seq": state.last_sequence });
     Ok(answer::json(StatusCode::OK, &told))
 }

@@ -127,9 +127,14 @@ mod tests {
 
     #[test]
     fn a_number_is_whole_and_fits() {
-        for (text, is_valid) in
-            [("0", true), ("255", true), ("256", false), ("-1", false), ("1.5", false), ("\"1\"", false)]
-        {
+        for (text, is_valid) in [
+            ("0", true),
+            ("255", true),
+            ("256", false),
+            ("-1", false),
+            ("1.5", false),
+            ("\"1\"", false),
+        ] {
             let mut fields = Fields::parse(format!("{{\"n\":{text}}}").as_bytes()).unwrap();
             assert_eq!(fields.number::<u8>("n").is_ok(), is_valid, "{text}");
         }

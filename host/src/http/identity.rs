@@ -126,9 +126,9 @@ mod tests {
     use axum::http::{HeaderName, HeaderValue};
 
     fn read(headers: &[(&'static str, &'static str)]) -> Result<Option<Identity>, ApiError> {
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         identity(&headers.collect(), &TopicName::parse("t").unwrap(), b"body")
     }
 
@@ -177,10 +177,7 @@ mod tests {
     fn the_digest_covers_topic_type_attributes_and_body() {
         let topic = |name| TopicName::parse(name).unwrap();
         let with = |name: &'static str, value: &'static str| {
-            HeaderMap::from_iter([(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )])
+            HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
         };
         let all = [
             digest(&HeaderMap::new(), &topic("t"), b"ab"),

@@ -132,7 +132,8 @@ impl Params {
 
     /// `group`, which has to be there.
     pub(crate) fn group(&self) -> Result<GroupName, ApiError> {
-        let group = self.text("group").ok_or_else(|| ApiError::invalid("group", "it is missing"))?;
+        let group =
+            self.text("group").ok_or_else(|| ApiError::invalid("group", "it is missing"))?;
         Ok(GroupName::parse(group)?)
     }
 

@@ -143,8 +143,7 @@ mod tests {
     #[test]
     fn a_json_value_keeps_its_bytes() {
         let value = "{\"b\": 1.50,\n \"a\":\"\u{e9}\\n\"}";
-        let record =
-            Record { value: value.as_bytes(), value_is_json: true, ..Record::default() };
+        let record = Record { value: value.as_bytes(), value_is_json: true, ..Record::default() };
         assert_eq!(written(&record, Layout::Array), format!("{START},\"value\":{value}}}"));
     }
 

@@ -42,7 +42,6 @@ macro_rules! suite {
     (($dollar:tt) $($subject:ident { $($test:ident)* })*) => {
         /// What [`conformance_tests`](crate::conformance_tests) calls.
         #[doc(hidden)]
-        #[expect(missing_docs, reason = "a test's name is a sentence")]
         pub mod tests {
             $(pub mod $subject {
                 use crate::conformance::{Engine, $subject as subject};

@@ -4,11 +4,12 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fjall::{Keyspace, PersistMode};
 
 use super::commit::Work;
 use super::engine::Engine;
-use super::keys::{PartitionKey, log, producer};
+use super::keys::{PartitionKey, TRIMMED_KEY, log, producer};
 use super::search;
 use super::shared::Shared;
 use crate::{ProjectName, StoreError};
@@ -135,7 +136,10 @@ pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreErro
         })?;
     }
     if compacted {
-        shared.engine.with(|engine| compact(shared, engine, &engine.index))?;
+        shared.engine.with(|engine| {
+            compact(shared, engine, &engine.index)?;
+            release(engine)
+        })?;
     }
     for topic in topics {
         submit(shared, Work::ForgetTopic(topic));
@@ -157,6 +161,14 @@ fn compact(shared: &Shared, engine: &Engine, keyspace: &Keyspace) -> Result<(), 
         // The first time counts what is destroyed of each blob file, the next time acts on it.
         keyspace.major_compact()?;
     }
+    Ok(())
+}
+
+/// Removes the files that compaction has replaced: fjall keeps them for readers of the past until a
+/// memtable is rotated after a later write.
+fn release(engine: &Engine) -> Result<(), StoreError> {
+    engine.index.insert(TRIMMED_KEY, Bytes::new())?;
+    engine.index.rotate_memtable()?;
     Ok(())
 }
 
@@ -192,4 +204,85 @@ fn submit(shared: &Shared, work: Work) {
 pub(super) fn run_once(shared: &Shared) -> Result<(), StoreError> {
     reclaim(shared, Reclaim::All)?;
     forget_expired_producers(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::keys::TRIMMED_KEY;
+    use super::super::{EmbeddedConfig, EmbeddedStore};
+    use super::*;
+    use crate::{
+        ManualClock, Partition, Record, RecordBatch, Store, Timestamp, TopicChange, TopicId,
+        Transaction, Trim,
+    };
+
+    const TOPIC: TopicId = TopicId(1);
+    const PARTITION: Partition = Partition(0);
+
+    fn open(path: &Path) -> EmbeddedStore {
+        let config = EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(path) };
+        EmbeddedStore::open(config, Arc::new(ManualClock::new(Timestamp(1)))).unwrap()
+    }
+
+    async fn change_topic(store: &EmbeddedStore, change: TopicChange) {
+        let mut changing = Transaction::new(ProjectName::system());
+        changing.topics.push(change);
+        store.commit(changing).await.unwrap();
+    }
+
+    /// A store with so many records of 1 MiB in one partition.
+    async fn with_records(path: &Path, records: usize) -> EmbeddedStore {
+        let store = open(path);
+        change_topic(&store, TopicChange::Create(TOPIC)).await;
+        for _ in 0..records {
+            let mut batch = RecordBatch::default();
+            batch.push(&Record { value: &vec![7; 1 << 20], ..Record::default() }).unwrap();
+            let mut appending = Transaction::new(ProjectName::system());
+            appending.append(TOPIC, PARTITION, batch);
+            store.commit(appending).await.unwrap();
+        }
+        store
+    }
+
+    fn with_engine<R>(store: &EmbeddedStore, look: impl FnOnce(&Engine) -> R) -> R {
+        store.shared.engine.with(|engine| Ok::<_, StoreError>(look(engine))).unwrap()
+    }
+
+    fn holds_entries(store: &EmbeddedStore) -> bool {
+        with_engine(store, |engine| {
+            engine.logs().iter().any(|keyspace| keyspace.range(..TRIMMED_KEY).next().is_some())
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_reclaimed_does_not_come_back_from_the_journals() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 2).await;
+        store.trim(TOPIC, PARTITION, Trim::KeepBytes(0)).await.unwrap();
+        assert!(holds_entries(&store));
+        store.reclaim().unwrap();
+        assert!(!holds_entries(&store));
+        store.close().await;
+        let store = open(folder.path());
+        assert!(!holds_entries(&store));
+        assert_eq!(store.bounds(TOPIC, PARTITION).await.unwrap().range(), 2..2);
+    }
+
+    #[tokio::test]
+    async fn a_journal_of_reclaimed_records_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        // fjall begins a journal with the first flush after 64 MB.
+        let store = with_records(folder.path(), 65).await;
+        change_topic(&store, TopicChange::Drop(TOPIC)).await;
+        store.reclaim().unwrap();
+        with_engine(&store, |engine| {
+            // The last that keeps the journal are the rows of `meta`.
+            engine.meta.rotate_memtable_and_wait().unwrap();
+            engine.index.insert(TRIMMED_KEY, Bytes::new()).unwrap();
+            engine.index.rotate_memtable_and_wait().unwrap();
+            assert_eq!(engine.db.journal_count(), 1);
+        });
+    }
 }

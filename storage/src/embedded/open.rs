@@ -165,7 +165,10 @@ fn reconcile(engine: &Engine, gone: &Gone, accept_loss: bool) -> Result<(), Stor
             }
             let behind = log::key(partition, u64::MAX);
             next = keyspace
-                .range::<&[u8], _>((Bound::Excluded(&behind[..]), Bound::Excluded(&TRIMMED_KEY[..])))
+                .range::<&[u8], _>((
+                    Bound::Excluded(&behind[..]),
+                    Bound::Excluded(&TRIMMED_KEY[..]),
+                ))
                 .next();
         }
     }

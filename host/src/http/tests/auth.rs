@@ -61,7 +61,8 @@ async fn a_key_sees_its_own_project_only() {
         let answer = server.call_as(&key, call, json!({ "name": "t" })).await;
         assert_eq!(answer.error(), (403, "foreign-project".to_owned()), "{call}");
     }
-    for path in ["/topics", "/v1/topics", "/projects/default/topics", "/v1/projects/default/topics"] {
+    for path in ["/topics", "/v1/topics", "/projects/default/topics", "/v1/projects/default/topics"]
+    {
         let answer = server.call_as(&key, &format!("GET {path}"), Value::Null).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
     }

@@ -75,7 +75,8 @@ async fn an_unknown_packing_and_a_broken_one_are_refused() {
 
 #[tokio::test]
 async fn limits_hold_for_what_is_unpacked() {
-    let server = Server::with_limits(Limits { request_bytes_max: 1 << 20, ..Limits::default() }).await;
+    let server =
+        Server::with_limits(Limits { request_bytes_max: 1 << 20, ..Limits::default() }).await;
     server.topic(1).await;
     let bomb = zstd_bomb(4_096);
     assert!(bomb.len() < 1 << 20, "it is small while packed");
@@ -182,9 +183,10 @@ async fn pages_of_other_origins_are_let_in_by_configuration_only() {
 async fn a_panic_is_an_answer() {
     let server = Server::start().await;
     let panics = axum::routing::get(async || -> &'static str { panic!("on purpose") });
-    let router = Router::new().route("/panic", panics).layer(
-        axum::middleware::from_fn_with_state(Arc::clone(&server.app), crate::http::observe::observe),
-    );
+    let router = Router::new().route("/panic", panics).layer(axum::middleware::from_fn_with_state(
+        Arc::clone(&server.app),
+        crate::http::observe::observe,
+    ));
     let request = Request::get("/panic").body(Body::empty()).unwrap();
     let answer = Server { router, ..server }.send(request).await;
     assert_eq!(answer.error(), (500, "internal-error".to_owned()));

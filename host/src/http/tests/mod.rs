@@ -134,7 +134,8 @@ impl Server {
 
     /// A topic `t` with so many partitions.
     async fn topic(&self, partitions: u32) {
-        let made = self.call("POST /topics", json!({ "name": "t", "partitions": partitions })).await;
+        let made =
+            self.call("POST /topics", json!({ "name": "t", "partitions": partitions })).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     }
 

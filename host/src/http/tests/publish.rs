@@ -61,7 +61,10 @@ async fn bad_events_are_refused_and_nothing_is_stored() {
         (format!("{good}{{\"value\":1,\"valeu\":2}}"), (400, "malformed-event")),
         (format!("{good}{{\"value\":1,\"partition\":1}}"), (400, "invalid-partition")),
         (format!("{good}{{\"value\":\"{}\"}}", "v".repeat(19)), (413, "too-large")),
-        (format!("{good}{{\"value\":1,\"headers\":{{\"a\":\"\",\"b\":\"\"}}}}"), (413, "too-large")),
+        (
+            format!("{good}{{\"value\":1,\"headers\":{{\"a\":\"\",\"b\":\"\"}}}}"),
+            (413, "too-large"),
+        ),
         (good.repeat(4), (413, "too-large")),
         (format!("{good}{}", " ".repeat(200)), (413, "too-large")),
     ];
@@ -70,7 +73,8 @@ async fn bad_events_are_refused_and_nothing_is_stored() {
         assert_eq!(answer.error(), (status, code.to_owned()), "{lines}: {}", answer.text);
     }
     assert_eq!(server.get("/topics/t/stats").await.json()["total_events"], 0);
-    let at_the_limit = format!("{{\"value\":\"{}\",\"headers\":{{}}}}\n{good}{good}", "v".repeat(18));
+    let at_the_limit =
+        format!("{{\"value\":\"{}\",\"headers\":{{}}}}\n{good}{good}", "v".repeat(18));
     assert_eq!(server.events(at_the_limit, &[]).await.status, StatusCode::OK);
 }
 
@@ -168,15 +172,22 @@ async fn a_stale_epoch_and_a_gap_are_refused_with_what_holds() {
     let server = Server::start().await;
     server.topic(1).await;
     let publish = async |epoch: &str, sequence: &str| {
-        let headers =
-            [("producer-id", "p"), ("producer-epoch", epoch), ("producer-seq", sequence)];
+        let headers = [("producer-id", "p"), ("producer-epoch", epoch), ("producer-seq", sequence)];
         server.events("{\"value\":1}", &headers).await
     };
     assert_eq!(publish("1", "0").await.status, StatusCode::OK);
     let stale = publish("0", "0").await;
     assert_eq!(stale.error(), (403, "stale-epoch".to_owned()));
     assert_eq!(stale.json()["error"]["current_epoch"], 1);
-    let gap = publish("1", "2").await;
+    // A request that comes early waits for the one before it, by the server's clock.
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let mut early = std::pin::pin!(publish("1", "2"));
+    let gap = loop {
+        tokio::select! {
+            answer = &mut early => break answer,
+            _ = ticks.tick() => server.clock.advance(Duration::from_millis(500)),
+        }
+    };
     assert_eq!(gap.error(), (409, "sequence-gap".to_owned()));
     let error = &gap.json()["error"];
     assert_eq!((&error["expected"], &error["received"]), (&json!(1), &json!(2)));

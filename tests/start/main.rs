@@ -1,15 +1,15 @@
-//! How fast a server starts and how little it needs.
+//! How fast a server starts and how little it needs; a binary of its own, so that nothing else runs.
 //!
 //! `STREAM_START_RECORDS` sets how many records a start has to find (default 100,000); with
 //! 10,000,000 and a release build it is the promise of the README.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stream_tests::Server;
 
-use super::start;
-
+const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");
 const IDLE_BYTES_MAX: u64 = 40 << 20;
 const EMPTY_START_MAX: Duration = Duration::from_millis(200);
 const FULL_START_MAX: Duration = Duration::from_secs(2);
@@ -24,9 +24,9 @@ fn resident_bytes(server: &Server) -> u64 {
 
 /// Starts a server and waits until it takes requests.
 #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
-async fn timed_start(data: &std::path::Path) -> (Server, Duration) {
+async fn timed_start(data: &Path) -> (Server, Duration) {
     let started = Instant::now();
-    let server = start(data);
+    let server = Server::start(EXE, data);
     assert_eq!(server.client().call("GET", "/readyz").await.status, 200);
     (server, started.elapsed())
 }
@@ -50,7 +50,7 @@ async fn an_empty_server_is_ready_at_once_and_idles_small() {
 async fn a_server_with_many_records_is_ready_soon() {
     const BATCH: usize = 10_000;
     let data = tempfile::tempdir().unwrap();
-    let server = start(data.path());
+    let server = Server::start(EXE, data.path());
     let client = server.client();
     client.call_with("POST", "/topics", json!({"name": "t", "partitions": 8})).await.ok();
     let line = json!({"value": {"text": "x".repeat(230)}}).to_string() + "\n";

@@ -1,0 +1,205 @@
+//! The disk space of trimmed and dropped records comes back.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
+use stream_storage::{
+    Bounds, CommitError, ManualClock, Partition, ProjectName, ReadRequest, ReadStart, Record,
+    RecordBatch, Segment, Store, Timestamp, TopicChange, TopicId, Transaction, Trim,
+};
+
+const LARGE: TopicId = TopicId(1);
+/// Shares its keyspaces with the large one.
+const SMALL: TopicId = TopicId(9);
+const PARTITIONS: u32 = 3;
+const BATCH_RECORDS: u64 = 64;
+const RECORD_BYTES: usize = 16 << 10;
+/// Batches of 1 MiB that a round writes to each partition.
+const ROUND_BATCHES: u64 = 8;
+
+struct Data {
+    folder: tempfile::TempDir,
+    store: EmbeddedStore,
+}
+
+impl Data {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        for topic in [LARGE, SMALL] {
+            let mut creating = transaction();
+            creating.topics.push(TopicChange::Create(topic));
+            store.commit(creating).await.unwrap();
+        }
+        Self { folder, store }
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = open(self.folder.path());
+    }
+
+    /// Appends so many batches to each partition of a topic, in turn.
+    async fn append(&self, topic: TopicId, batches: u64) {
+        for _ in 0..batches {
+            for partition in (0..PARTITIONS).map(Partition) {
+                let end = self.bounds(topic, partition).await.end;
+                let mut batch = RecordBatch::default();
+                for offset in end..end + BATCH_RECORDS {
+                    let value = value(topic, partition, offset);
+                    batch.push(&Record { value: &value, ..Record::default() }).unwrap();
+                }
+                let mut appending = transaction();
+                appending.append(topic, partition, batch);
+                self.store.commit(appending).await.unwrap();
+            }
+        }
+    }
+
+    /// Three rounds of the large topic with a little of the small one among them, all of it
+    /// flushed to tables.
+    async fn fill(&self) {
+        for round in 0..3 {
+            self.append(LARGE, ROUND_BATCHES / 2).await;
+            self.append(SMALL, 1).await;
+            self.append(LARGE, ROUND_BATCHES / 2).await;
+            // Reclaiming what is trimmed flushes what is not.
+            self.trim(LARGE, Trim::Before(round * BATCH_RECORDS + 1)).await;
+            self.store.reclaim().unwrap();
+        }
+        assert!(self.disk_bytes() > 60 << 20, "{} bytes", self.disk_bytes());
+    }
+
+    async fn trim(&self, topic: TopicId, trim: Trim) {
+        for partition in (0..PARTITIONS).map(Partition) {
+            self.store.trim(topic, partition, trim).await.unwrap();
+        }
+    }
+
+    async fn drop_topic(&self, topic: TopicId) {
+        let mut dropping = transaction();
+        dropping.topics.push(TopicChange::Drop(topic));
+        self.store.commit(dropping).await.unwrap();
+    }
+
+    async fn bounds(&self, topic: TopicId, partition: Partition) -> Bounds {
+        self.store.bounds(topic, partition).await.unwrap()
+    }
+
+    /// Reads all that a topic should have.
+    async fn check(&self, topic: TopicId) {
+        for partition in (0..PARTITIONS).map(Partition) {
+            let Bounds { start, end, .. } = self.bounds(topic, partition).await;
+            let request = ReadRequest {
+                topic,
+                partition,
+                start: ReadStart::Offset(start),
+                records_max: usize::MAX,
+                bytes_max: usize::MAX,
+            };
+            let records = self.store.read(request).await.unwrap();
+            assert_eq!(records.next_offset, end);
+            for record in records.segments.iter().flat_map(Segment::records) {
+                let (offset, record) = record.unwrap();
+                assert_eq!(record.value, value(topic, partition, offset));
+            }
+        }
+    }
+
+    /// Bytes of tables; journals are allocated ahead.
+    fn disk_bytes(&self) -> u64 {
+        folder_bytes(&self.folder.path().join("db/keyspaces"))
+    }
+}
+
+fn open(path: &Path) -> EmbeddedStore {
+    let config = EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(path) };
+    EmbeddedStore::open(config, Arc::new(ManualClock::new(Timestamp(1)))).unwrap()
+}
+
+fn transaction() -> Transaction {
+    Transaction::new(ProjectName::parse("p").unwrap())
+}
+
+fn value(topic: TopicId, partition: Partition, offset: u64) -> Vec<u8> {
+    let own = format!("{topic}/{partition}/{offset},").into_bytes();
+    own.into_iter().cycle().take(RECORD_BYTES).collect()
+}
+
+fn folder_bytes(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
+    let bytes = entries.map(|entry| {
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() { folder_bytes(&entry.path()) } else { metadata.len() }
+    });
+    bytes.sum()
+}
+
+#[tokio::test]
+async fn trimming_most_records_frees_most_of_the_disk() {
+    let data = Data::new().await;
+    data.fill().await;
+    let before = data.disk_bytes();
+    data.trim(LARGE, Trim::KeepBytes(1 << 20)).await;
+    data.store.reclaim().unwrap();
+    assert!(data.disk_bytes() < before / 4, "{} of {before} bytes", data.disk_bytes());
+    data.check(LARGE).await;
+    data.check(SMALL).await;
+}
+
+#[tokio::test]
+async fn dropping_a_topic_frees_its_disk_space() {
+    let mut data = Data::new().await;
+    data.fill().await;
+    let before = data.disk_bytes();
+    data.drop_topic(LARGE).await;
+    data.store.reclaim().unwrap();
+    assert!(data.disk_bytes() < before / 4, "{} of {before} bytes", data.disk_bytes());
+    data.check(SMALL).await;
+    data.reopen().await;
+    data.check(SMALL).await;
+    let mut creating = transaction();
+    creating.topics.push(TopicChange::Create(LARGE));
+    let refused = data.store.commit(creating).await.unwrap_err();
+    assert!(matches!(refused, CommitError::Invalid { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn what_was_dropped_before_reopening_is_reclaimed_after_it() {
+    let mut data = Data::new().await;
+    data.fill().await;
+    let before = data.disk_bytes();
+    data.drop_topic(LARGE).await;
+    data.reopen().await;
+    data.store.reclaim().unwrap();
+    assert!(data.disk_bytes() < before / 4, "{} of {before} bytes", data.disk_bytes());
+    data.check(SMALL).await;
+}
+
+#[tokio::test]
+async fn what_was_trimmed_before_reopening_is_reclaimed_after_it() {
+    let mut data = Data::new().await;
+    data.fill().await;
+    let before = data.disk_bytes();
+    data.trim(LARGE, Trim::KeepBytes(1 << 20)).await;
+    data.reopen().await;
+    data.store.reclaim().unwrap();
+    assert!(data.disk_bytes() < before / 4, "{} of {before} bytes", data.disk_bytes());
+    data.check(LARGE).await;
+    data.check(SMALL).await;
+}
+
+#[tokio::test]
+async fn trimming_everything_again_and_again_leaves_next_to_nothing() {
+    let data = Data::new().await;
+    for _ in 0..3 {
+        data.append(LARGE, ROUND_BATCHES).await;
+        data.trim(LARGE, Trim::KeepBytes(0)).await;
+        data.store.reclaim().unwrap();
+        assert!(data.disk_bytes() < 1 << 20, "{} bytes", data.disk_bytes());
+    }
+    data.append(LARGE, 1).await;
+    data.check(LARGE).await;
+}
