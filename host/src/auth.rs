@@ -2,7 +2,8 @@
 //!
 //! A key is shown once, when it is made. The store keeps its SHA-256 hash only, in the server's own
 //! project under `key/{id}`: a key is 32 random bytes, so a plain hash cannot be searched. All keys
-//! are held in memory, since every request asks for one.
+//! are held in memory, since every request asks for one; so making and revoking have to run to their
+//! end, or memory and store differ until the next start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};

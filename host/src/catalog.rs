@@ -1,7 +1,8 @@
 //! The topics of all projects: making, changing, finding and deleting them.
 //!
 //! A topic lives in its project's state under `topic/{name}`. Its id is taken from a counter of the
-//! server, by a transaction of its own: an id that is lost to a crash is never used.
+//! server, by a transaction of its own: an id that is lost to a crash is never used. Calls that change
+//! a topic have to run to their end: what is in memory is brought up to date after the commit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -185,7 +186,10 @@ impl Catalog {
             transaction.put(key(name), state::encode(&StoredTopic::of(&topic)));
             match self.store.commit(transaction).await {
                 Ok(_) => return Ok(self.remember(topic)),
-                Err(error) => attempts.again(error)?,
+                Err(error) => {
+                    self.forget(project, name);
+                    attempts.again(error)?;
+                }
             }
         }
     }
@@ -213,7 +217,10 @@ impl Catalog {
                     self.forget(project, name);
                     return Ok(topic.id);
                 }
-                Err(error) => attempts.again(error)?,
+                Err(error) => {
+                    self.forget(project, name);
+                    attempts.again(error)?;
+                }
             }
         }
     }

@@ -17,6 +17,9 @@ use crate::limit::Limits;
 /// The most partitions that one publish could write to: the store takes 8,192 writes at once.
 const PARTITIONS_LIMIT: u32 = 4_096;
 
+/// Our own news, and of libraries only what goes wrong.
+const LOG_DEFAULT: &str = "warn,stream_host=info,stream_storage=info";
+
 /// What flags, variables or the file say. Their help is the manual.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -119,7 +122,8 @@ pub struct Settings {
     #[serde(deserialize_with = "duration")]
     pub retention_interval: Option<Duration>,
 
-    /// What to log, such as `warn` or `info,stream_host=debug` [default: info]
+    /// What to log, such as `warn` or `info,stream_host=debug`
+    /// [default: warn,stream_host=info,stream_storage=info]
     #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 
@@ -200,8 +204,8 @@ pub enum ConfigError {
     HalfTls,
     /// Plain HTTP that others can reach.
     #[error(
-        "`{listen}` can be reached from other machines: give `tls_cert` and `tls_key`, or \
-         `insecure_http` if keys and events may cross in the clear"
+        "`{listen}` can be reached from other machines: give `--tls-cert` and `--tls-key`, or \
+         `--insecure-http` if keys and events may cross in the clear"
     )]
     PlainHttp {
         /// The address.
@@ -295,7 +299,7 @@ impl Settings {
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
             idempotency_expiry: time("idempotency_expiry", self.idempotency_expiry, 24 * 60 * 60)?,
             retention_interval: time("retention_interval", self.retention_interval, 60)?,
-            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            log: self.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
         })
     }

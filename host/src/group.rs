@@ -4,6 +4,7 @@
 //! never used again, so what is left behind by a deleted topic is garbage and never read.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -117,9 +118,8 @@ impl Groups {
     ) -> Result<BTreeMap<Partition, u64>, StoreError> {
         let mut positions = self.committed(topic, group).await?;
         for partition in topic.partitions() {
-            if !positions.contains_key(&partition) {
-                let earliest = self.store.bounds(topic.id, partition).await?.start;
-                positions.insert(partition, earliest);
+            if let Entry::Vacant(vacant) = positions.entry(partition) {
+                vacant.insert(self.store.bounds(topic.id, partition).await?.start);
             }
         }
         Ok(positions)

@@ -150,16 +150,102 @@ impl Node {
 
 /// The project that is meant where none is named.
 #[expect(clippy::expect_used, reason = "a constant name, tested below")]
-pub fn default_project() -> ProjectName {
+pub(crate) fn default_project() -> ProjectName {
     ProjectName::parse(DEFAULT_PROJECT).expect("`default` is a valid name")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
+    use stream_storage::{ManualClock, Timestamp};
+
+    async fn open(store: &Arc<dyn Store>, admin_key: Option<&str>) -> (Node, Option<String>) {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let config = NodeConfig {
+            limits: Limits::default(),
+            key_expiry: Duration::from_secs(60),
+            admin_key: admin_key.map(ToOwned::to_owned),
+        };
+        Node::open(Arc::clone(store), clock, config).await.unwrap()
+    }
+
+    fn store() -> (Arc<dyn Store>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(folder.path()) };
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        (Arc::new(EmbeddedStore::open(config, clock).unwrap()), folder)
+    }
 
     #[test]
     fn the_default_project_has_a_valid_name() {
         assert_eq!(default_project().as_str(), DEFAULT_PROJECT);
+    }
+
+    #[tokio::test]
+    async fn only_the_first_start_makes_a_key() {
+        let (store, _folder) = store();
+        let (_, made) = open(&store, None).await;
+        let made = made.unwrap();
+        let (node, again) = open(&store, None).await;
+        assert_eq!(again, None);
+        assert!(node.keys.find(&made).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_given_key_is_used_instead_and_kept_as_a_hash() {
+        let (store, _folder) = store();
+        let (node, made) = open(&store, Some("sk_given")).await;
+        assert_eq!(made, None);
+        assert!(node.keys.find("sk_given").unwrap().project.is_none());
+        let rows = store.scan(&ProjectName::system(), b"", None, 100).await.unwrap();
+        let holds_key = |bytes: &[u8]| bytes.windows(8).any(|part| part == b"sk_given");
+        assert!(!rows.iter().any(|row| holds_key(&row.key) || holds_key(&row.versioned.value)));
+    }
+
+    #[tokio::test]
+    async fn a_key_given_later_is_added_once() {
+        let (store, _folder) = store();
+        open(&store, None).await;
+        for _ in 0..2 {
+            let (node, _) = open(&store, Some("sk_later")).await;
+            let admin = node.keys.find("sk_later").unwrap();
+            let all = crate::state::PageRequest::default();
+            assert_eq!(node.keys.list(&admin, &default_project(), &all).items.len(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_another_host_deleted_is_noticed() {
+        let (store, _folder) = store();
+        let (here, _) = open(&store, None).await;
+        let (there, _) = open(&store, None).await;
+        let (project, name) = (default_project(), TopicName::parse("t").unwrap());
+        let create = async |node: &Node| {
+            let config = crate::topic::TopicConfig::default();
+            node.catalog.create(&project, name.clone(), config).await.unwrap();
+        };
+        let event = crate::event::Event { value: b"1"[..].into(), ..Default::default() };
+        let publish = async || {
+            let events = std::slice::from_ref(&event);
+            let (project, topic) = (&project, &name);
+            let request = crate::publish::PublishRequest {
+                project,
+                topic,
+                events,
+                identity: None,
+                ack: None,
+            };
+            here.publisher.publish(request).await
+        };
+        create(&here).await;
+        assert_eq!(publish().await.unwrap().places[0].base_offset, 0);
+        there.delete_topic(&project, &name).await.unwrap();
+        let gone = publish().await;
+        let is_gone =
+            matches!(gone, Err(crate::publish::PublishError::Catalog(CatalogError::NotFound(_))));
+        assert!(is_gone, "{gone:?}");
+        create(&there).await;
+        assert_eq!(publish().await.unwrap().places[0].base_offset, 0);
     }
 }

@@ -1,5 +1,7 @@
 //! A project whose queue is full is refused, and others are not.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Data folders of every released format open, and hold what was written to them.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,13 +1,16 @@
 //! The disk space of trimmed and dropped records comes back.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
 use stream_storage::{
-    Bounds, CommitError, ManualClock, Partition, ProjectName, ReadRequest, ReadStart, Record,
-    RecordBatch, Segment, Store, Timestamp, TopicChange, TopicId, Transaction, Trim,
+    Bounds, CommitError, ManualClock, Partition, ProjectName, ReadError, ReadRequest, ReadStart,
+    Record, RecordBatch, Records, Segment, Store, Timestamp, TopicChange, TopicId, Transaction,
+    Trim,
 };
 
 const LARGE: TopicId = TopicId(1);
@@ -92,19 +95,9 @@ impl Data {
     async fn check(&self, topic: TopicId) {
         for partition in (0..PARTITIONS).map(Partition) {
             let Bounds { start, end, .. } = self.bounds(topic, partition).await;
-            let request = ReadRequest {
-                topic,
-                partition,
-                start: ReadStart::Offset(start),
-                records_max: usize::MAX,
-                bytes_max: usize::MAX,
-            };
-            let records = self.store.read(request).await.unwrap();
+            let records = self.store.read(everything(topic, partition, start)).await.unwrap();
             assert_eq!(records.next_offset, end);
-            for record in records.segments.iter().flat_map(Segment::records) {
-                let (offset, record) = record.unwrap();
-                assert_eq!(record.value, value(topic, partition, offset));
-            }
+            check_values(&records, topic, partition);
         }
     }
 
@@ -126,6 +119,19 @@ fn transaction() -> Transaction {
 fn value(topic: TopicId, partition: Partition, offset: u64) -> Vec<u8> {
     let own = format!("{topic}/{partition}/{offset},").into_bytes();
     own.into_iter().cycle().take(RECORD_BYTES).collect()
+}
+
+/// A request for all records from an offset on.
+fn everything(topic: TopicId, partition: Partition, offset: u64) -> ReadRequest {
+    let start = ReadStart::Offset(offset);
+    ReadRequest { topic, partition, start, records_max: usize::MAX, bytes_max: usize::MAX }
+}
+
+fn check_values(records: &Records, topic: TopicId, partition: Partition) {
+    for record in records.segments.iter().flat_map(Segment::records) {
+        let (offset, record) = record.unwrap();
+        assert_eq!(record.value, value(topic, partition, offset));
+    }
 }
 
 fn folder_bytes(path: &Path) -> u64 {
@@ -202,4 +208,42 @@ async fn trimming_everything_again_and_again_leaves_next_to_nothing() {
     }
     data.append(LARGE, 1).await;
     data.check(LARGE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_beside_trims_and_reclaiming_gets_the_right_records_or_is_told() {
+    const ROUNDS: u64 = 60;
+    let data = Data::new().await;
+    let partition = Partition(0);
+    data.append(LARGE, 1).await;
+    let writer = async {
+        for round in 0..ROUNDS {
+            data.append(LARGE, 1).await;
+            let trim = Trim::Before(round * BATCH_RECORDS + round % BATCH_RECORDS);
+            data.store.trim(LARGE, partition, trim).await.unwrap();
+            if round % 5 == 0 {
+                tokio::task::block_in_place(|| data.store.reclaim()).unwrap();
+            }
+        }
+    };
+    let reader = async {
+        let mut start = 0;
+        while start < ROUNDS * BATCH_RECORDS {
+            let request = ReadRequest { records_max: 5, ..everything(LARGE, partition, start) };
+            match data.store.read(request).await {
+                Ok(records) => {
+                    check_values(&records, LARGE, partition);
+                    start = records.next_offset;
+                }
+                Err(ReadError::Trimmed { earliest }) => {
+                    assert!(earliest > start);
+                    start = earliest;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            let Bounds { start, end, .. } = data.bounds(LARGE, partition).await;
+            assert!(start <= end);
+        }
+    };
+    tokio::join!(writer, reader);
 }

@@ -87,7 +87,6 @@ fn take_room(data: &Path, bytes: usize) {
 
 async fn writes_stop_at_the_reserve_and_resume(exe: &str, data: &Path) {
     take_room(data, 150 << 20);
-    // The later of two equal flags counts.
     let server = Server::start_with(exe, data, &["--reserve-bytes", "67108864"]);
     let mut publisher = Publisher::new(server.client()).await;
     publisher.publish().await.ok();

@@ -95,10 +95,11 @@ impl Drop for Server {
 pub fn command(exe: &str, data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(exe);
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--reserve-bytes", "0", "--data"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .args(arguments)
         .env("STREAM_API_KEY", KEY)
+        .env("STREAM_RESERVE_BYTES", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(if std::env::args().any(|argument| argument == "--nocapture") {

@@ -2,7 +2,8 @@
 //! as the server tells them, and when to try again.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -155,6 +156,8 @@ pub(super) struct Client {
     project: ProjectName,
     /// How long to go on trying after the first failure.
     retry_for: Duration,
+    /// Whether it is known that calls fail for now.
+    has_warned: AtomicBool,
 }
 
 impl Client {
@@ -176,7 +179,14 @@ impl Client {
         let http = builder.build().map_err(|error| CliError::Usage(root_cause(&error)))?;
         let key = options.key.filter(|key| !key.is_empty());
         let (url, project) = (options.url, options.project);
-        Ok(Self { http, url, key, project, retry_for: Duration::ZERO })
+        Ok(Self {
+            http,
+            url,
+            key,
+            project,
+            retry_for: Duration::ZERO,
+            has_warned: AtomicBool::new(false),
+        })
     }
 
     /// The same client, but [`fetch`](Self::fetch) goes on trying for this long.
@@ -262,7 +272,17 @@ impl Client {
     where
         F: Future<Output = Result<T, CliError>>,
     {
-        retry(self.retry_for, call).await
+        let answer = retry(self.retry_for, call, |error| self.warn(error)).await?;
+        self.has_warned.store(false, Ordering::Relaxed);
+        Ok(answer)
+    }
+
+    /// Says that a call is tried again; once, however many calls there are.
+    fn warn(&self, error: &CliError) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            let patience = humantime::format_duration(self.retry_for);
+            say(&format!("warning: {error}; trying again for up to {patience}\n"));
+        }
     }
 
     /// The error for a request that got no answer, or an answer that broke off.
@@ -276,8 +296,8 @@ impl Client {
     }
 }
 
-fn read_certificates(path: &PathBuf) -> Result<Vec<Certificate>, CliError> {
-    let failed = |reason| CliError::File { path: path.clone(), reason };
+fn read_certificates(path: &Path) -> Result<Vec<Certificate>, CliError> {
+    let failed = |reason| CliError::File { path: path.into(), reason };
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     let certificates =
         Certificate::from_pem_bundle(&pem).map_err(|error| failed(root_cause(&error)))?;
@@ -303,7 +323,12 @@ fn root_cause(error: &dyn Error) -> String {
     cause.to_string()
 }
 
-async fn retry<T, F>(retry_for: Duration, call: impl Fn() -> F) -> Result<T, CliError>
+/// Calls until it succeeds, fails for good, or the time since the first failure is up.
+async fn retry<T, F>(
+    retry_for: Duration,
+    call: impl Fn() -> F,
+    warn: impl Fn(&CliError),
+) -> Result<T, CliError>
 where
     F: Future<Output = Result<T, CliError>>,
 {
@@ -315,16 +340,12 @@ where
             Err(error) => error,
         };
         let now = Instant::now();
-        let is_first = end.is_none();
         let end = *end.get_or_insert(now + retry_for);
         let wait = match error.retry_wait(backoff) {
             Some(wait) if now + wait <= end => wait,
             _ => return Err(error),
         };
-        if is_first {
-            let patience = humantime::format_duration(retry_for);
-            say(&format!("warning: {error}; trying again for up to {patience}\n"));
-        }
+        warn(&error);
         sleep(wait).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
@@ -370,11 +391,12 @@ pub(super) mod tests {
         error: impl Fn() -> CliError,
     ) -> Option<Duration> {
         let (started, calls) = (Instant::now(), Cell::new(0));
-        let outcome = retry(retry_for, || {
+        let call = || {
             calls.set(calls.get() + 1);
             let outcome = if calls.get() > failures { Ok(()) } else { Err(error()) };
             std::future::ready(outcome)
-        });
+        };
+        let outcome = retry(retry_for, call, |_| ());
         outcome.await.ok().map(|()| started.elapsed())
     }
 

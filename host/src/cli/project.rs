@@ -19,6 +19,7 @@ pub(super) struct ProjectArgs {
 enum ProjectCommand {
     /// Make a project; one that is there is left as it is
     Create {
+        /// The project
         #[arg(value_parser = ProjectName::parse)]
         name: ProjectName,
     },

@@ -1,6 +1,6 @@
 //! `stream serve`: opens the store, serves until told to stop, and closes.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,7 +115,10 @@ impl Serve {
 
 fn init_log(config: &Config) -> Result<(), ServeError> {
     let filter = EnvFilter::try_new(&config.log)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     // It fails if a log is set already: then that one is meant.
     let _ = match config.log_format {
         LogFormat::Text => log.try_init(),

@@ -31,6 +31,7 @@ const READ_RECORDS_MAX: u64 = 1_000;
 /// Records of a partition come in order. Partitions that are added meanwhile are not noticed.
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {
+    /// The topic
     #[arg(value_parser = TopicName::parse)]
     topic: TopicName,
 
@@ -40,7 +41,7 @@ pub(super) struct TailArgs {
 
     /// Where to start: `earliest`, `latest`, an offset, or a time such as `2026-01-02T03:04:05Z`
     #[arg(long, value_name = "START", default_value = "latest")]
-    from: From,
+    from: Start,
 
     /// Stop after so many records
     #[arg(long, value_name = "N")]
@@ -61,14 +62,14 @@ pub(super) struct TailArgs {
 
 /// Where to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum From {
+enum Start {
     Earliest,
     Latest,
     Offset(u64),
     Time(String),
 }
 
-impl FromStr for From {
+impl FromStr for Start {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -102,12 +103,12 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(bounds: Bounds, from: &From, follow: bool) -> Self {
+    fn new(bounds: Bounds, from: &Start, follow: bool) -> Self {
         let at = match from {
-            From::Earliest => ("offset", bounds.start_offset.to_string()),
-            From::Latest => ("offset", bounds.end_offset.to_string()),
-            From::Offset(offset) => ("offset", offset.to_string()),
-            From::Time(time) => ("timestamp", time.clone()),
+            Start::Earliest => ("offset", bounds.start_offset.to_string()),
+            Start::Latest => ("offset", bounds.end_offset.to_string()),
+            Start::Offset(offset) => ("offset", offset.to_string()),
+            Start::Time(time) => ("timestamp", time.clone()),
         };
         let end = if follow { None } else { Some(bounds.end_offset) };
         Self { partition: bounds.partition, at, end }
@@ -169,7 +170,7 @@ impl TailArgs {
         let answer: Answer = serde_json::from_value(answer)
             .map_err(|error| CliError::Answer { reason: error.to_string() })?;
         let all = answer.partitions;
-        if self.partition.is_none() && all.len() > 1 && matches!(self.from, From::Offset(_)) {
+        if self.partition.is_none() && all.len() > 1 && matches!(self.from, Start::Offset(_)) {
             let problem = "an offset is one partition's: say which with `--partition`";
             return Err(CliError::Usage(problem.to_owned()));
         }
@@ -267,12 +268,12 @@ mod tests {
 
     #[test]
     fn a_start_is_a_word_an_offset_or_a_time() {
-        let time = |text: &str| Some(From::Time(text.to_owned()));
+        let time = |text: &str| Some(Start::Time(text.to_owned()));
         let cases = [
-            ("earliest", Some(From::Earliest)),
-            ("latest", Some(From::Latest)),
-            ("0", Some(From::Offset(0))),
-            ("18446744073709551615", Some(From::Offset(u64::MAX))),
+            ("earliest", Some(Start::Earliest)),
+            ("latest", Some(Start::Latest)),
+            ("0", Some(Start::Offset(0))),
+            ("18446744073709551615", Some(Start::Offset(u64::MAX))),
             ("2026-01-02T03:04:05Z", time("2026-01-02T03:04:05.000Z")),
             ("2026-01-02T04:04:05+01:00", time("2026-01-02T03:04:05.000Z")),
             ("-1", None),
@@ -282,7 +283,7 @@ mod tests {
             ("", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(text.parse::<From>().ok(), expected, "{text}");
+            assert_eq!(text.parse::<Start>().ok(), expected, "{text}");
         }
     }
 
@@ -290,10 +291,10 @@ mod tests {
     fn a_cursor_starts_where_it_is_told() {
         let bounds = Bounds { partition: 1, start_offset: 3, end_offset: 9 };
         let cases = [
-            (From::Earliest, ("offset", "3")),
-            (From::Latest, ("offset", "9")),
-            (From::Offset(5), ("offset", "5")),
-            (From::Time("t".to_owned()), ("timestamp", "t")),
+            (Start::Earliest, ("offset", "3")),
+            (Start::Latest, ("offset", "9")),
+            (Start::Offset(5), ("offset", "5")),
+            (Start::Time("t".to_owned()), ("timestamp", "t")),
         ];
         for (from, (name, value)) in cases {
             let cursor = Cursor::new(bounds, &from, true);

@@ -33,12 +33,14 @@ enum TopicCommand {
     List,
     /// Show a topic's settings, partitions and figures
     Describe {
+        /// The topic
         #[arg(value_parser = TopicName::parse)]
         name: TopicName,
     },
     /// Change a topic's settings
     #[command(mut_group("Config", |settings| settings.required(true)))]
     Update {
+        /// The topic
         #[arg(value_parser = TopicName::parse)]
         name: TopicName,
         #[command(flatten)]
@@ -49,6 +51,7 @@ enum TopicCommand {
     },
     /// Delete a topic with all its records
     Delete {
+        /// The topic
         #[arg(value_parser = TopicName::parse)]
         name: TopicName,
         /// Do not ask

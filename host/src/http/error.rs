@@ -391,7 +391,9 @@ impl IntoResponse for ApiError {
         }
         let mut response = answer::json(told.status, &json!({ "error": error }));
         if let Some(wait) = told.retry_after {
-            let seconds = wait.as_secs().max(1);
+            // Rounded up: who comes back early is refused again.
+            let seconds = wait.as_millis().div_ceil(1_000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if told.status.is_server_error() {
@@ -404,4 +406,61 @@ impl IntoResponse for ApiError {
 fn words(scopes: &[Scope]) -> String {
     let words: Vec<_> = scopes.iter().map(|scope| format!("`{}`", scope.as_str())).collect();
     words.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn told(error: impl Into<ApiError>) -> (u16, String, Option<u64>, String) {
+        let (parts, body) = error.into().into_response().into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        let json: Value = serde_json::from_slice(&text).unwrap();
+        let code = json["error"]["code"].as_str().unwrap().to_owned();
+        let wait = parts.headers.get(RETRY_AFTER).map(|wait| wait.to_str().unwrap());
+        let wait = wait.map(|wait| wait.parse().unwrap());
+        (parts.status.as_u16(), code, wait, json["error"]["message"].to_string())
+    }
+
+    fn reason() -> String {
+        "/secret/path".to_owned()
+    }
+
+    #[tokio::test]
+    async fn failures_of_the_store_have_their_status() {
+        let wait = Duration::from_millis(1_500);
+        let cases: [(CommitError, u16, &str, Option<u64>); 8] = [
+            (CommitError::DiskFull { free: 1, reserve: 2 }, 507, "disk-full", None),
+            (CommitError::Poisoned { reason: reason() }, 503, "store-poisoned", None),
+            (CommitError::ShuttingDown, 503, "shutting-down", Some(1)),
+            (CommitError::Unknown { reason: reason() }, 503, "commit-unknown", None),
+            (CommitError::Busy { retry_after: wait }, 429, "too-many-bytes", Some(2)),
+            (CommitError::Conflict { key: "k".into() }, 409, "conflict", Some(1)),
+            (CommitError::TooLarge { limit: "l", got: 2, max: 1 }, 413, "too-large", None),
+            (CommitError::Invalid { reason: "/secret/path" }, 500, "internal-error", None),
+        ];
+        for (error, status, code, wait) in cases {
+            let answer = told(PublishError::from(error.clone())).await;
+            let expected = (status, code.to_owned(), wait);
+            assert_eq!((answer.0, answer.1, answer.2), expected, "{error:?}");
+            assert!(!answer.3.contains("secret"), "{error:?}: {}", answer.3);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_inside_goes_to_the_log_only() {
+        let cases = [
+            (StoreError::Io { reason: reason() }, "store-unreadable"),
+            (StoreError::Corrupt { reason: reason() }, "store-corrupt"),
+        ];
+        for (error, code) in cases {
+            let response = ApiError::from(error.clone()).into_response();
+            let inside = response.extensions().get::<Inside>().unwrap();
+            assert!(inside.0.contains("secret"), "{inside:?}");
+            let answer = told(error).await;
+            assert_eq!((answer.0, answer.1.as_str()), (500, code));
+            assert!(!answer.3.contains("secret"), "{}", answer.3);
+        }
+    }
 }

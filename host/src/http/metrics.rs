@@ -18,10 +18,13 @@ const BUCKETS: [f64; 14] =
 /// What HTTP counts.
 #[derive(Debug, Default)]
 pub(crate) struct HttpMetrics {
-    /// By route template, then by method and status class: all of them few.
-    requests: Mutex<BTreeMap<String, BTreeMap<(&'static str, u16), Series>>>,
+    /// By route template.
+    requests: Mutex<BTreeMap<String, OfRoute>>,
     connections: AtomicUsize,
 }
+
+/// By method and status class.
+type OfRoute = BTreeMap<(&'static str, u16), Series>;
 
 #[derive(Debug, Default)]
 struct Series {
@@ -57,7 +60,7 @@ impl HttpMetrics {
     ) {
         let mut requests = lock(&self.requests);
         if !requests.contains_key(route) {
-            requests.insert(route.to_owned(), BTreeMap::new());
+            requests.insert(route.to_owned(), OfRoute::new());
         }
         let Some(of_route) = requests.get_mut(route) else { return };
         let series = of_route.entry((word(method), status.as_u16() / 100)).or_default();

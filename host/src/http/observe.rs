@@ -29,8 +29,14 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     // `/v1` is the same API.
     let route = route.strip_prefix("/v1").unwrap_or(route);
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|_| {
+    let answered = if method.is_safe() {
+        AssertUnwindSafe(next.run(request)).catch_unwind().await.ok()
+    } else {
+        // What changes something runs to its end, also when the client goes away meanwhile: what
+        // is in memory has to follow what is stored.
+        tokio::spawn(next.run(request)).await.ok()
+    };
+    let mut response = answered.unwrap_or_else(|| {
         // The panic's own message has been printed by the panic hook.
         ApiError::Internal { inside: "the call panicked".to_owned() }.into_response()
     });

@@ -4,7 +4,13 @@
 //! `stream_storage::conformance_tests!(MyEngine::new())`. Each test has an engine of its own. The
 //! suite waits for events and moves the engine's clock, it does not sleep.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 
 use std::sync::Arc;
 

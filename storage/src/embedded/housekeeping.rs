@@ -214,8 +214,8 @@ mod tests {
     use super::super::{EmbeddedConfig, EmbeddedStore};
     use super::*;
     use crate::{
-        ManualClock, Partition, Record, RecordBatch, Store, Timestamp, TopicChange, TopicId,
-        Transaction, Trim,
+        ManualClock, Partition, ProducerStep, Record, RecordBatch, Store, Timestamp, TopicChange,
+        TopicId, Transaction, Trim,
     };
 
     const TOPIC: TopicId = TopicId(1);
@@ -268,6 +268,35 @@ mod tests {
         let store = open(folder.path());
         assert!(!holds_entries(&store));
         assert_eq!(store.bounds(TOPIC, PARTITION).await.unwrap().range(), 2..2);
+    }
+
+    #[tokio::test]
+    async fn a_producer_is_forgotten_once_it_has_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 0).await;
+        let rows = || {
+            with_engine(&store, |engine| {
+                let producers = engine.meta.prefix(producer::PREFIX).count();
+                (producers, engine.meta.prefix(producer::EXPIRY_PREFIX).count())
+            })
+        };
+        for (id, expires) in [("early", 1), ("late", 2)] {
+            let mut producing = Transaction::new(ProjectName::system());
+            producing.producer = Some(ProducerStep {
+                id: id.into(),
+                epoch: 0,
+                sequence: 0,
+                payload_digest: None,
+                expires: Some(Timestamp(expires)),
+                note: Bytes::new(),
+            });
+            store.commit(producing).await.unwrap();
+        }
+        assert_eq!(rows(), (4, 2));
+        store.reclaim().unwrap();
+        // The project's chores are done before its next commit.
+        store.commit(Transaction::new(ProjectName::system())).await.unwrap();
+        assert_eq!(rows(), (2, 1));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ mod body;
 mod consume;
 mod describe;
 mod publish;
+mod sockets;
 mod topics;
 
 use std::sync::Arc;

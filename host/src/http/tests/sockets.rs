@@ -1,0 +1,92 @@
+//! Connections, over real sockets.
+
+use super::*;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::http::{ServerConfig, serve};
+
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n";
+
+async fn listen(server: &Server, connections_max: usize) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = ServerConfig {
+        tls: None,
+        connections_max,
+        header_timeout: Duration::from_millis(200),
+        drain_timeout: Duration::from_secs(10),
+    };
+    let (app, router) = (Arc::clone(&server.app), server.router.clone());
+    (address, tokio::spawn(serve(listener, app, router, config)))
+}
+
+/// Sends bytes and reads what comes until the end, or until an answer's head is there.
+async fn ask(stream: &mut TcpStream, bytes: &[u8]) -> String {
+    stream.write_all(bytes).await.unwrap();
+    let mut buffer = vec![0; 4_096];
+    let read = stream.read(&mut buffer).await.unwrap();
+    String::from_utf8(buffer[..read].to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_the_other() {
+    let server = Server::start().await;
+    let (address, _serving) = listen(&server, 10).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        assert!(ask(&mut stream, HEALTH).await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_brings_no_request_is_closed() {
+    let server = Server::start().await;
+    let (address, _serving) = listen(&server, 10).await;
+    for start in [&b""[..], b"GET /he", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(start).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+        assert!(ended.await.is_ok(), "{start:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_for_its_turn() {
+    let server = Server::start().await;
+    let (address, _serving) = listen(&server, 1).await;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut first, HEALTH).await.starts_with("HTTP/1.1 200"));
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let mut answer = std::pin::pin!(ask(&mut second, HEALTH));
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut answer).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(first);
+    assert!(answer.await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_is_under_way_and_then_ends() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let (address, serving) = listen(&server, 10).await;
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    ask(&mut idle, HEALTH).await;
+    let mut waiting = TcpStream::connect(address).await.unwrap();
+    let poll = format!(
+        "GET /topics/t/consume?group=g&wait_ms=60000 HTTP/1.1\r\nhost: h\r\n\
+         authorization: Bearer {ADMIN}\r\n\r\n"
+    );
+    let mut answer = std::pin::pin!(ask(&mut waiting, poll.as_bytes()));
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut answer).await;
+    assert!(early.is_err(), "{early:?}");
+    server.app.node.drain.begin();
+    let text = answer.await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"records\":[]"), "{text}");
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
