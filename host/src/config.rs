@@ -44,8 +44,8 @@ pub struct Settings {
     #[arg(long, env = "STREAM_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true")]
     pub insecure_http: Option<bool>,
 
-    /// A web origin whose pages may call the API, such as https://example.com, or * for all; may be
-    /// given more than once [default: none]
+    /// A web origin whose pages may call the API, such as `https://example.com`, or `*` for all; may
+    /// be given more than once [default: none]
     #[arg(long, env = "STREAM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
 

@@ -11,26 +11,31 @@ use crate::StoreError;
 /// What readers may see: never a record that is not synced.
 ///
 /// A stored end may be ahead of what is synced, but only of a partition that was appended to since
-/// the store was opened, and the committer [keeps](Ends::keep) a partition's end before it appends.
+/// the store was opened, and the committer [gets](Ends::get) a partition's end before it appends.
 /// So what is loaded from disk is durable.
 #[derive(Debug, Default)]
 pub(super) struct Ends(RwLock<HashMap<PartitionKey, End>>);
 
 impl Ends {
-    /// The durable end of a partition.
+    /// The durable end of a partition, read from the disk if it was not asked for before.
     pub(super) fn get(&self, engine: &Engine, partition: PartitionKey) -> Result<End, StoreError> {
         if let Some(end) = self.cached(partition) {
             return Ok(end);
         }
-        self.load(engine, partition, Keep::IfStored)
+        // Loaded under the lock, so that nothing is appended between the look and the load.
+        let mut ends = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = ends.get(&partition) {
+            return Ok(*end);
+        }
+        let stored = engine.meta(&end::key(partition))?;
+        let end = stored.as_deref().map(End::decode).transpose()?.unwrap_or_default();
+        ends.insert(partition, end);
+        Ok(end)
     }
 
-    /// As `get`, and remembers also a partition that was never written.
-    pub(super) fn keep(&self, engine: &Engine, partition: PartitionKey) -> Result<End, StoreError> {
-        if let Some(end) = self.cached(partition) {
-            return Ok(end);
-        }
-        self.load(engine, partition, Keep::Always)
+    /// The durable end of a partition, if it was asked for before.
+    pub(super) fn cached(&self, partition: PartitionKey) -> Option<End> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
     }
 
     /// Lets readers see what is durable now.
@@ -43,34 +48,4 @@ impl Ends {
         let mut ends = self.0.write().unwrap_or_else(PoisonError::into_inner);
         ends.retain(|partition, _| !forget(*partition));
     }
-
-    fn cached(&self, partition: PartitionKey) -> Option<End> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
-    }
-
-    /// Loads under the lock, so that nothing is appended between the look and the load.
-    fn load(
-        &self,
-        engine: &Engine,
-        partition: PartitionKey,
-        keep: Keep,
-    ) -> Result<End, StoreError> {
-        let mut ends = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(end) = ends.get(&partition) {
-            return Ok(*end);
-        }
-        let stored = engine.meta(&end::key(partition))?;
-        let end = stored.as_deref().map(End::decode).transpose()?;
-        if end.is_some() || keep == Keep::Always {
-            ends.insert(partition, end.unwrap_or_default());
-        }
-        Ok(end.unwrap_or_default())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    /// A reader who asks for what does not exist costs no memory.
-    IfStored,
-    Always,
 }

@@ -210,7 +210,7 @@ pub(super) fn run_once(shared: &Shared) -> Result<(), StoreError> {
 mod tests {
     use std::path::Path;
 
-    use super::super::keys::TRIMMED_KEY;
+    use super::super::keys::{TRIMMED_KEY, receipt};
     use super::super::{EmbeddedConfig, EmbeddedStore};
     use super::*;
     use crate::{
@@ -274,12 +274,15 @@ mod tests {
     async fn a_producer_is_forgotten_once_it_has_expired() {
         let folder = tempfile::tempdir().unwrap();
         let store = with_records(folder.path(), 0).await;
-        let rows = || {
+        let project = ProjectName::system();
+        let rows = |id| {
             with_engine(&store, |engine| {
-                let producers = engine.meta.prefix(producer::PREFIX).count();
-                (producers, engine.meta.prefix(producer::EXPIRY_PREFIX).count())
+                [producer::key(&project, id), receipt::key(&project, id, 0)]
+                    .map(|key| engine.meta(&key).unwrap().is_some())
             })
         };
+        let expiries =
+            || with_engine(&store, |engine| engine.meta.prefix(producer::EXPIRY_PREFIX).count());
         for (id, expires) in [("early", 1), ("late", 2)] {
             let mut producing = Transaction::new(ProjectName::system());
             producing.producer = Some(ProducerStep {
@@ -292,11 +295,11 @@ mod tests {
             });
             store.commit(producing).await.unwrap();
         }
-        assert_eq!(rows(), (4, 2));
+        assert_eq!((rows("early"), rows("late"), expiries()), ([true; 2], [true; 2], 2));
         store.reclaim().unwrap();
         // The project's chores are done before its next commit.
         store.commit(Transaction::new(ProjectName::system())).await.unwrap();
-        assert_eq!(rows(), (2, 1));
+        assert_eq!((rows("early"), rows("late"), expiries()), ([false; 2], [true; 2], 1));
     }
 
     #[tokio::test]

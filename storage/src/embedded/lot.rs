@@ -311,7 +311,7 @@ impl<'a> Lot<'a> {
     fn keep_ends(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
         for append in &transaction.appends {
             let partition = (append.topic, append.partition);
-            let durable = self.ground.ends.keep(self.ground.engine, partition)?;
+            let durable = self.ground.ends.get(self.ground.engine, partition)?;
             let end = self.ground.unsynced.get(&partition).copied().unwrap_or(durable);
             self.ends.entry(partition).or_insert(end);
         }

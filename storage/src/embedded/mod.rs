@@ -226,6 +226,9 @@ impl Store for EmbeddedStore {
     }
 
     async fn bounds(&self, topic: TopicId, partition: Partition) -> Result<Bounds, StoreError> {
+        if let Some(bounds) = self.shared.known_bounds((topic, partition)) {
+            return Ok(bounds);
+        }
         self.reading(move |shared, engine| shared.bounds(engine, (topic, partition))).await
     }
 

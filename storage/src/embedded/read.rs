@@ -6,6 +6,7 @@ use bytes::Bytes;
 use fjall::Readable;
 
 use super::engine::Engine;
+use super::keys::end::End;
 use super::keys::producer::Producer;
 use super::keys::receipt::StoredReceipt;
 use super::keys::trim::TrimPoint;
@@ -25,17 +26,20 @@ impl Shared {
         partition: PartitionKey,
     ) -> Result<Bounds, StoreError> {
         // Before the end, which only grows: so the start never lies beyond it.
-        let trim = self.gone.point(partition);
-        let is_dropped = self.gone.is_dropped(partition.0);
-        let end = self.ends.get(engine, partition)?;
-        let start = if is_dropped { end.offset } else { trim.offset };
-        Ok(Bounds {
-            start,
-            end: end.offset,
-            bytes: if start == end.offset { 0 } else { end.bytes.saturating_sub(trim.bytes) },
-            last_timestamp: (end.offset > 0).then_some(end.timestamp),
-            last_commit: end.commit,
-        })
+        let trim = self.trim_of(partition);
+        Ok(bounds_between(trim, self.ends.get(engine, partition)?))
+    }
+
+    /// What a partition holds, if that is known without a look at the disk.
+    pub(super) fn known_bounds(&self, partition: PartitionKey) -> Option<Bounds> {
+        let trim = self.trim_of(partition);
+        self.ends.cached(partition).map(|end| bounds_between(trim, end))
+    }
+
+    /// The trim point of a partition; `None` if its topic is dropped.
+    fn trim_of(&self, partition: PartitionKey) -> Option<TrimPoint> {
+        let point = self.gone.point(partition);
+        (!self.gone.is_dropped(partition.0)).then_some(point)
     }
 
     pub(super) fn read(
@@ -218,6 +222,19 @@ impl Shared {
     ) -> Result<Option<Versioned>, StoreError> {
         let row = engine.meta(&state::key(project, key))?;
         Ok(row.as_ref().map(state::decode).transpose()?)
+    }
+}
+
+/// What lies between a trim point and an end; nothing if all is dropped.
+fn bounds_between(trim: Option<TrimPoint>, end: End) -> Bounds {
+    let start = trim.map_or(end.offset, |trim| trim.offset);
+    let trimmed = trim.filter(|_| start < end.offset).map_or(end.bytes, |trim| trim.bytes);
+    Bounds {
+        start,
+        end: end.offset,
+        bytes: end.bytes.saturating_sub(trimmed),
+        last_timestamp: (end.offset > 0).then_some(end.timestamp),
+        last_commit: end.commit,
     }
 }
 

@@ -59,8 +59,9 @@ impl Shared {
             self.gone.drop_topic(topic);
         }
         for topic in reclaimed {
-            self.gone.forget(topic);
+            // In this order: what has an end and is not known as dropped could be read.
             self.ends.forget(|(of, _)| of == topic);
+            self.gone.forget(topic);
         }
         self.watches.notify(watches.into_iter());
     }

@@ -44,10 +44,6 @@ pub(super) fn prefix(project: &ProjectName, id: &str) -> Vec<u8> {
     key
 }
 
-/// What all producers and their receipts start with.
-#[cfg(test)]
-pub(in crate::embedded) const PREFIX: [u8; 1] = [super::PRODUCER];
-
 /// The producer's row.
 pub(in crate::embedded) fn key(project: &ProjectName, id: &str) -> Vec<u8> {
     let mut key = prefix(project, id);
