@@ -1,4 +1,5 @@
 //! The invariants of the code map that no type holds: who may name whom, and how long a file is.
+#![cfg(test)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,15 @@
 //! How fast a request's body becomes events: 1,000 events of about 256 bytes, and the sample of
 //! real flights.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a benchmark measures real time, prints, and ends when something fails"
+)]
 
 use std::fmt::Write;
 use std::hint::black_box;

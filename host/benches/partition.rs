@@ -1,4 +1,14 @@
 //! How fast events find their partitions: 1,000 events, each with a key of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a benchmark measures real time, prints, and ends when something fails"
+)]
 
 use std::hint::black_box;
 

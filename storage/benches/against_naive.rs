@@ -4,6 +4,16 @@
 //! transactions of 1,000. They run in turns, a fresh folder each, and the table shows each turn.
 //!
 //! `cargo bench -p stream-storage --bench against_naive -- [millions of records, default 4]`
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a benchmark measures real time, prints, and ends when something fails"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,14 @@
 //! Appending by batch size and acknowledgement, and reading in sequence.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a benchmark measures real time, prints, and ends when something fails"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

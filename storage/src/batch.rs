@@ -413,7 +413,11 @@ mod tests {
             let parts: Vec<_> = batches
                 .iter()
                 .zip(1..)
-                .map(|(values, commit)| (batch(values), section(commit, values.len() as u32)))
+                .map(|(values, commit)| {
+                    let batch = batch(values);
+                    let section = section(commit, batch.count());
+                    (batch, section)
+                })
                 .collect();
             let entry = merge_entry(place(base), &parts);
             let expected: Vec<_> = (base..).zip(batches.concat()).collect();
@@ -426,18 +430,18 @@ mod tests {
 
         #[test]
         fn a_segment_is_cut_on_both_sides(
-            count in 1_usize..30,
-            from in 0_u64..30,
+            count in 1_u8..30,
+            from in 0_u8..30,
             records in 0_usize..30,
             bytes in 0_usize..300,
         ) {
-            let all: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8; n]).collect();
-            let entry = batch(&all).into_entry(place(0), section(1, count as u32));
+            let all: Vec<Vec<u8>> = (0..count).map(|n| vec![n; usize::from(n)]).collect();
+            let entry = batch(&all).into_entry(place(0), section(1, count.into()));
             let mut segment = parse_entry(&entry).unwrap().remove(0);
-            segment.skip_to(from).unwrap();
+            segment.skip_to(from.into()).unwrap();
             segment.cut(records, bytes, KeepFirst::No).unwrap();
             let mut room = bytes;
-            let expected: Vec<_> = (0..).zip(all).skip(from as usize).take(records).take_while(
+            let expected: Vec<_> = (0..).zip(all).skip(from.into()).take(records).take_while(
                 |(_, value)| {
                     let size = LENGTH + 1 + value.len();
                     let fits = size <= room;

@@ -110,12 +110,13 @@ impl<'a> Record<'a> {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 fn put_varint(out: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8 & 0x7f);
+    out.push(value as u8);
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

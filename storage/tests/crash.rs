@@ -3,6 +3,7 @@
 //!
 //! Each case copies the files of a running store, as a crash would leave them, damages the copy,
 //! and opens it.
+#![cfg(test)]
 
 use std::fs;
 use std::io::Read;
@@ -162,13 +163,13 @@ proptest! {
     #[test]
     fn a_journal_cut_after_the_last_acknowledged_commit_keeps_all_that_were(
         cuts in proptest::collection::vec(
-            (0..COMMITS - 1, 0.0..1.0_f64, proptest::collection::vec(any::<u8>(), 0..40)), 1..6),
+            (0..COMMITS - 1, 0..1000_usize, proptest::collection::vec(any::<u8>(), 0..40)), 1..6),
     ) {
         let written = written();
-        for (acknowledged, part, garbage) in cuts {
+        for (acknowledged, permille, garbage) in cuts {
             let place = usize::try_from(acknowledged).unwrap();
             let (from, to) = (written.journal_bytes[place], written.journal_bytes[place + 1]);
-            let cut = from + ((to - from) as f64 * part) as usize;
+            let cut = from + (to - from) * permille / 1000;
             let torn = [&written.journal[..cut], &garbage].concat();
             let folder = damaged(written, &torn, false);
             runtime().block_on(async {
@@ -188,12 +189,12 @@ proptest! {
 
     #[test]
     fn a_zeroed_page_among_synced_commits_is_never_passed_over_in_silence(
-        parts in proptest::collection::vec(0.0..1.0_f64, 1..4),
+        places in proptest::collection::vec(0..1000_usize, 1..4),
     ) {
         let written = written();
-        for part in parts {
+        for permille in places {
             let pages = written.journal.len() / 4096;
-            let page = ((pages as f64 * part) as usize) * 4096;
+            let page = pages * permille / 1000 * 4096;
             let mut holed = written.journal.clone();
             holed[page..page + 4096].fill(0);
             let folder = damaged(written, &holed, true);

@@ -5,6 +5,7 @@
 //! there once, in the order of its publisher, and offsets are dense.
 //!
 //! `STREAM_CRASH_ROUNDS` sets the number of kills (default 100), `STREAM_SEED` the seed.
+#![cfg(test)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! The server as its users run it: a process, a port, HTTP and the command line.
+#![cfg(test)]
 
 mod durable;
 mod flights;

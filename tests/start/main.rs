@@ -2,6 +2,7 @@
 //!
 //! `STREAM_START_RECORDS` sets how many records a start has to find (default 100,000); with
 //! 10,000,000 and a release build it is the promise of the README.
+#![cfg(test)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -162,6 +162,10 @@ impl Client {
     }
 
     /// A request to be changed and sent; `path` starts with `/`.
+    ///
+    /// # Panics
+    ///
+    /// `method` is none.
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().expect("a method");
         let request = self.http.request(method, format!("{}{path}", self.url));

@@ -11,9 +11,8 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
 
 /// Whether an error says that the disk is full.
 pub(super) fn is_full(error: &fjall::Error) -> bool {
-    let io = match error {
-        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io,
-        _ => return false,
+    let (fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))) = error else {
+        return false;
     };
     matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
