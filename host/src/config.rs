@@ -102,6 +102,11 @@ pub struct Settings {
     #[serde(deserialize_with = "duration")]
     pub header_timeout: Option<Duration>,
 
+    /// How long a connection may be idle between two requests [default: 75s]
+    #[arg(long, env = "STREAM_IDLE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Option<Duration>,
+
     /// How long a request's body may bring nothing [default: 30s]
     #[arg(long, env = "STREAM_BODY_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
@@ -166,6 +171,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a client may take for the TLS handshake and a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    pub idle_timeout: Duration,
     /// How long a request's body may bring nothing.
     pub body_timeout: Duration,
     /// How long requests may take to be answered once the drain has begun.
@@ -257,6 +264,7 @@ impl Settings {
             project_bytes_max: self.project_bytes_max.or(other.project_bytes_max),
             total_bytes_max: self.total_bytes_max.or(other.total_bytes_max),
             header_timeout: self.header_timeout.or(other.header_timeout),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
             body_timeout: self.body_timeout.or(other.body_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             idempotency_expiry: self.idempotency_expiry.or(other.idempotency_expiry),
@@ -295,6 +303,7 @@ impl Settings {
             cache_bytes: self.cache_bytes,
             limits,
             header_timeout: time("header_timeout", self.header_timeout, 10)?,
+            idle_timeout: time("idle_timeout", self.idle_timeout, 75)?,
             body_timeout: time("body_timeout", self.body_timeout, 30)?,
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
             idempotency_expiry: time("idempotency_expiry", self.idempotency_expiry, 24 * 60 * 60)?,

@@ -102,6 +102,7 @@ impl Serve {
             tls,
             connections_max: config.limits.connections_max,
             header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
             drain_timeout: config.drain_timeout,
         };
         http::serve(listener, app, router, server).await;

@@ -35,6 +35,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// How long a client may take for the TLS handshake, and for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may be idle between two requests, the next one's head included.
+    pub idle_timeout: Duration,
     /// How long requests may take to be answered once the drain has begun.
     pub drain_timeout: Duration,
 }
@@ -119,10 +121,10 @@ impl Server {
             router.clone().oneshot(request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.config.header_timeout);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.config.idle_timeout);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        // hyper's own timeout begins once it knows which HTTP is spoken.
+        // hyper's own timeout begins once it knows which HTTP is spoken, and is the one of idleness.
         let silent = async {
             if tokio::time::timeout(self.config.header_timeout, first.notified()).await.is_ok() {
                 std::future::pending::<()>().await;

@@ -18,6 +18,7 @@ async fn listen(server: &Server, connections_max: usize) -> (SocketAddr, JoinHan
         tls: None,
         connections_max,
         header_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(600),
         drain_timeout: Duration::from_secs(10),
     };
     let (app, router) = (Arc::clone(&server.app), server.router.clone());
@@ -53,6 +54,19 @@ async fn a_connection_that_brings_no_request_is_closed() {
         let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
         assert!(ended.await.is_ok(), "{start:?}");
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_outlives_the_header_timeout_and_is_closed_at_its_own() {
+    let server = Server::start().await;
+    let (address, _serving) = listen(&server, 10).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, HEALTH).await;
+    let mut rest = Vec::new();
+    let early = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut rest));
+    assert!(early.await.is_err(), "closed early");
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+    assert!(ended.await.is_ok());
 }
 
 #[tokio::test]
