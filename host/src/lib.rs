@@ -28,6 +28,7 @@ pub mod decode;
 pub mod drain;
 pub mod event;
 pub mod group;
+mod heavy;
 pub mod http;
 pub mod limit;
 mod lock;

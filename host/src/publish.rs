@@ -15,6 +15,7 @@ use stream_storage::{
 
 use crate::catalog::{Catalog, CatalogError, check_writable};
 use crate::event::Event;
+use crate::heavy::heavy;
 use crate::lock::lock;
 use crate::name::TopicName;
 use crate::partition::{self, PartitionNotFound};
@@ -225,7 +226,8 @@ impl Publisher {
         let mut transaction = Transaction::new(request.project.clone());
         transaction.ack = request.ack.unwrap_or(topic.config.ack);
         transaction.producer = request.identity.as_ref().map(|identity| self.step(identity, topic));
-        for (partition, batch) in batches(request.events, topic)? {
+        let bytes = request.events.iter().map(Event::byte_len).sum();
+        for (partition, batch) in heavy(bytes, || batches(request.events, topic))? {
             transaction.append(topic.id, partition, batch);
         }
         self.parts.store.commit(transaction).await.map_err(|error| {

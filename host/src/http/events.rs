@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::params::{IdParam, Params, TopicParam};
 use super::{App, body, identity};
 use crate::decode;
+use crate::heavy::heavy;
 use crate::publish::PublishRequest;
 use crate::{ack, timestamp};
 
@@ -55,7 +56,8 @@ pub(crate) async fn publish(
     let headers = request.headers().clone();
     let body = body::read(&app, &caller.project, request).await?;
     let identity = identity::identity(&headers, &topic, &body.bytes)?;
-    let events = decode::events(&body.bytes, &headers, &app.node.limits)?;
+    let bytes = body.bytes.len();
+    let events = heavy(bytes, || decode::events(&body.bytes, &headers, &app.node.limits))?;
     let request =
         PublishRequest { project: &caller.project, topic: &topic, events: &events, identity, ack };
     let published = app.node.publisher.publish(request).await?;

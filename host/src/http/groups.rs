@@ -15,6 +15,7 @@ use super::params::{Params, TopicParam};
 use super::record_json::{Layout, RecordWriter};
 use super::{App, body};
 use crate::group::{OffsetCommit, Reset};
+use crate::heavy::heavy;
 use crate::name::GroupName;
 
 pub(crate) async fn consume(
@@ -43,12 +44,12 @@ pub(crate) async fn consume(
     let mut out = Vec::with_capacity(bytes);
     out.extend_from_slice(b"{\"records\":[");
     let mut writer = RecordWriter::new(topic.name.as_str(), Layout::Array, out);
-    for part in &found {
-        for segment in &part.segments {
-            writer.write(part.partition, segment)?;
-        }
-        positions.insert(part.partition, part.next_offset);
-    }
+    heavy(bytes, || {
+        found.iter().try_for_each(|part| {
+            part.segments.iter().try_for_each(|segment| writer.write(part.partition, segment))
+        })
+    })?;
+    positions.extend(found.iter().map(|part| (part.partition, part.next_offset)));
     let mut out = writer.finish();
     let last = found.last().map(|part| part.next_offset);
     let next = last.or_else(|| positions.values().next().copied()).unwrap_or(0);

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::params::{Params, PartitionParam, TopicParam};
 use super::record_json::{Layout, RecordWriter};
 use crate::consume::Start;
+use crate::heavy::heavy;
 use crate::timestamp;
 use stream_storage::Trim;
 
@@ -43,9 +44,9 @@ pub(crate) async fn read(
         out.extend_from_slice(b"{\"records\":[");
     }
     let mut writer = RecordWriter::new(topic.name.as_str(), layout, out);
-    for segment in &found.segments {
-        writer.write(partition, segment)?;
-    }
+    heavy(bytes, || {
+        found.segments.iter().try_for_each(|segment| writer.write(partition, segment))
+    })?;
     let mut out = writer.finish();
     let (next, end) = (found.next_offset, found.end_offset);
     if layout == Layout::Array {
