@@ -103,6 +103,28 @@ impl RecordBatch {
         SegmentRecords { offset: 0, rest: self.body() }
     }
 
+    /// The same records in batches of at most `bytes_max`, but at least one record each.
+    pub(crate) fn split(self, bytes_max: usize) -> Vec<Self> {
+        let mut parts = Vec::with_capacity(self.byte_len() / bytes_max.max(1) + 1);
+        let mut part = Self::default();
+        let mut rest = self.body();
+        // A batch holds whole records only: it was made of them.
+        while let Ok(length) = record_length(rest) {
+            let (record, behind) = rest.split_at(LENGTH + length);
+            if part.count > 0 && part.byte_len() + record.len() > bytes_max {
+                parts.push(std::mem::take(&mut part));
+            }
+            if part.count == 0 {
+                part.bytes.reserve_exact(bytes_max.min(rest.len()));
+            }
+            part.bytes.extend_from_slice(record);
+            part.count += 1;
+            rest = behind;
+        }
+        parts.push(part);
+        parts
+    }
+
     fn body(&self) -> &[u8] {
         self.bytes.get(HEADER + SECTION..).unwrap_or_default()
     }
@@ -450,6 +472,21 @@ mod tests {
                 },
             ).collect();
             prop_assert_eq!(values(&[segment]), expected);
+        }
+
+        #[test]
+        fn a_batch_that_is_split_keeps_its_records_in_order(
+            all in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..30),
+            bytes_max in 1_usize..200,
+        ) {
+            let parts = batch(&all).split(bytes_max);
+            let records = parts.iter().flat_map(RecordBatch::records);
+            let found: Vec<Vec<u8>> =
+                records.map(|record| record.unwrap().1.value.to_vec()).collect();
+            prop_assert_eq!(found, all);
+            for part in parts {
+                prop_assert!(part.byte_len() <= bytes_max || part.count() == 1);
+            }
         }
 
         #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{ProjectName, RecordBatch};
+use crate::{ProjectName, RecordBatch, StoreError};
 
 /// What stands behind a topic's name; never used again after the topic is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -300,6 +300,9 @@ pub enum CommitError {
         /// What happened.
         reason: String,
     },
+    /// What the transaction depends on cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The store is closing.
     #[error("the store is shutting down")]
     ShuttingDown,

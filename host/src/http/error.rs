@@ -358,6 +358,7 @@ fn of_commit(error: &CommitError) -> Told {
         CommitError::Poisoned { .. } => {
             unavailable("store-poisoned").hidden("the store has failed and is read-only")
         }
+        CommitError::Store(error) => of_store(error),
         CommitError::ShuttingDown => {
             unavailable("shutting-down").retry_after(Duration::from_secs(1))
         }

@@ -2,6 +2,7 @@
 //! writes it as one batch, syncs once, lets readers see it, and answers all.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,12 +19,14 @@ use crate::{CommitError, CommitNumber, Receipt, StoreError, TopicId, Transaction
 
 /// A lot is large enough to make its sync cheap and small enough to be answered in milliseconds.
 const LOT: LotBounds = LotBounds { bytes_max: 8 << 20, items_max: 4096, turn_bytes: 256 << 10 };
+/// A start writes a journal of 64 MiB anew and allocates another.
+const REOPEN_BYTES_MIN: u64 = 192 << 20;
 /// What was acknowledged from memory is synced after this, if no other lot was synced before.
 const SYNC_DELAY_MAX: Duration = Duration::from_millis(10);
 
 /// What the committer is asked to do.
 pub(super) enum Work {
-    Commit { transaction: Box<Transaction>, reply: Reply },
+    Commit { transaction: Box<Transaction>, reply: Reply, bytes: usize },
     Trim { partition: PartitionKey, point: TrimPoint, reply: oneshot::Sender<TrimResult> },
     ForgetProducer { expiry_key: Vec<u8>, producer_key: Vec<u8> },
     ForgetTopic(TopicId),
@@ -61,6 +64,7 @@ impl Committer {
 
     /// Commits until the queue is closed.
     pub(super) fn run(mut self) {
+        let _alarm = Alarm(Arc::clone(&self.shared));
         loop {
             match self.shared.queue.drain(LOT, self.wake_after()) {
                 Drained::Items(work) => self.commit_lot(work),
@@ -74,6 +78,7 @@ impl Committer {
             }
             let now = self.shared.clock.monotonic();
             self.parking.refuse_late(now);
+            self.shared.counters.set_parked_bytes(self.parking.bytes());
             if self.unsynced.since.is_some_and(|since| now >= since + SYNC_DELAY_MAX) {
                 self.sync();
             }
@@ -97,7 +102,7 @@ impl Committer {
         let mut answers = Answers::default();
         let written = shared.engine.with(|engine| {
             let lot = self.gather(engine, work, full.as_ref(), &mut answers);
-            Ok::<_, StoreError>(lot.map(|write| self.write(write)))
+            Ok::<_, StoreError>(lot.map(|write| self.write(engine, write)))
         });
         let failure = match written {
             Ok(None) => None,
@@ -125,6 +130,7 @@ impl Committer {
         let mut lot = Lot::new(Ground {
             engine,
             ends: &shared.ends,
+            gone: &shared.gone,
             unsynced: &self.unsynced.effects.ends,
             last_commit: self.last_commit,
             now: shared.clock.now(),
@@ -132,11 +138,11 @@ impl Committer {
         let deadline = shared.clock.monotonic() + super::park::WAIT_MAX;
         for work in work {
             match work {
-                Work::Commit { transaction, reply } => {
+                Work::Commit { transaction, reply, bytes } => {
                     if let Some(error) = full.filter(|_| !frees_space(&transaction)) {
                         answers.commits.push((reply, Err(error.clone())));
                     } else {
-                        let parked = Parked { transaction, reply, deadline };
+                        let parked = Parked { transaction, reply, bytes, deadline };
                         add(&mut lot, &mut self.parking, parked, answers);
                     }
                 }
@@ -153,11 +159,13 @@ impl Committer {
     }
 
     /// Writes a lot, and says whether it is synced.
-    fn write(&mut self, write: Write) -> fjall::Result<bool> {
+    fn write(&mut self, engine: &Engine, write: Write) -> fjall::Result<bool> {
         let Write { batch, sync, last_commit, effects } = write;
         let started = self.shared.clock.monotonic();
         let mode = if sync { fjall::PersistMode::SyncData } else { fjall::PersistMode::Buffer };
-        if let Err(error) = batch.durability(Some(mode)).commit() {
+        let written =
+            engine.wait_for_flushes().and_then(|()| batch.durability(Some(mode)).commit());
+        if let Err(error) = written {
             self.fail(&error);
             return Err(error);
         }
@@ -192,6 +200,7 @@ impl Committer {
     /// Lets readers see what is durable now.
     fn publish(&mut self) {
         let effects = std::mem::take(&mut self.unsynced).effects;
+        self.shared.ran_full.store(false, Ordering::Relaxed);
         self.shared.high_water.advance(self.last_commit);
         self.shared.publish(effects);
     }
@@ -201,10 +210,17 @@ impl Committer {
     fn fail(&mut self, error: &fjall::Error) {
         self.unsynced = Unsynced::default();
         let reason = error.to_string();
-        let full = disk::is_full(error) || self.shared.disk_full().is_some();
-        let failure = if full { Failure::Full } else { Failure::Io { reason: reason.clone() } };
+        // What poisoned the database may have been a flush that found the disk full: by now there
+        // may be room again.
+        let ran_full =
+            || self.shared.disk_full().is_some() || self.shared.ran_full.load(Ordering::Relaxed);
+        let full = disk::is_full(error) || matches!(error, fjall::Error::Poisoned) && ran_full();
         tracing::error!(reason, full, "a write failed");
+        let failure = if full { Failure::Full } else { Failure::Io { reason: reason.clone() } };
         self.shared.set_failure(Some(failure));
+        if !full {
+            self.parking.refuse_all(&CommitError::Poisoned { reason });
+        }
     }
 
     /// Opens the engine again if a full disk broke it and there is room now.
@@ -213,7 +229,7 @@ impl Committer {
             None => Ok(()),
             Some(Failure::Io { reason }) => Err(CommitError::Poisoned { reason }),
             Some(Failure::Full) => {
-                if let Some(full) = self.shared.disk_full() {
+                if let Some(full) = self.shared.short_of(REOPEN_BYTES_MIN) {
                     return Err(full);
                 }
                 match self.shared.reopen() {
@@ -226,10 +242,30 @@ impl Committer {
                     Err(error) => {
                         let reason = error.to_string();
                         tracing::error!(reason, "the store cannot be reopened");
+                        if let Some(full) = self.shared.disk_full() {
+                            return Err(full);
+                        }
                         self.shared.set_failure(Some(Failure::Io { reason: reason.clone() }));
                         Err(CommitError::Poisoned { reason })
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Refuses what waits, and all that comes, if the committer panics: nobody is left to answer.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the committer panicked".to_owned();
+            self.0.set_failure(Some(Failure::Io { reason: reason.clone() }));
+            self.0.queue.close();
+            if let Drained::Closed(work) = self.0.queue.drain(LOT, None) {
+                let error = CommitError::Poisoned { reason };
+                work.into_iter().for_each(|work| refuse(work, &error));
             }
         }
     }
@@ -290,14 +326,15 @@ impl Answers {
         }
     }
 
-    /// Answers all; after a failure what would have been stored is unknown.
+    /// Answers all. After a failure nothing is known, not even of refusals: they may rest on what the
+    /// lot would have changed.
     fn send(self, failure: Option<String>) {
         let unknown = failure.map(|reason| CommitError::Unknown { reason });
         for (reply, answer) in self.commits {
-            send(reply, answer.and_then(|receipt| unknown.clone().map_or(Ok(receipt), Err)));
+            send(reply, unknown.clone().map_or(answer, Err));
         }
         for (reply, answer) in self.trims {
-            send(reply, answer.and_then(|()| unknown.clone().map_or(Ok(()), Err)));
+            send(reply, unknown.clone().map_or(answer, Err));
         }
     }
 }
@@ -306,8 +343,7 @@ impl Effects {
     fn merge(&mut self, later: Effects) {
         self.ends.extend(later.ends);
         self.trims.extend(later.trims);
-        self.dropped.extend(later.dropped);
-        self.reclaimed.extend(later.reclaimed);
+        self.topics.extend(later.topics);
         self.watches.extend(later.watches);
         self.commits += later.commits;
         self.records += later.records;

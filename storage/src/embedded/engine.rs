@@ -1,12 +1,15 @@
 //! The fjall database and its keyspaces; the place that names its options.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions,
+    PersistMode, Readable, Snapshot,
 };
 
 use super::gone::{Gone, GoneFilterFactory};
@@ -34,6 +37,12 @@ const BLOB_FILE_BYTES: u64 = 64 << 20;
 const BLOB_STALE_PART: f32 = 0.25;
 /// … all of them: fjall's default spares the newest three quarters, for good if they are few.
 const BLOB_AGE_PART: f32 = 1.0;
+
+/// fjall waits for ever at four; one more may be sealed while a lot is written.
+const SEALED_MEMTABLES_MAX: usize = 2;
+/// fjall slows writes down at 20 and waits for ever at 30.
+const L0_RUNS_MAX: usize = 20;
+const FLUSH_POLL: Duration = Duration::from_millis(1);
 
 impl Engine {
     /// Opens or makes the database in the folder `path`.
@@ -71,14 +80,60 @@ impl Engine {
         &self.logs
     }
 
-    /// A row of `meta`.
+    /// What readers look at.
+    pub(super) fn view(&self) -> View<'_> {
+        View { engine: self, snapshot: self.db.snapshot() }
+    }
+
+    /// A row of `meta`, for the committer: while a lot is written others see parts of it here.
     pub(super) fn meta(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.meta.get(key)?.map(Bytes::from))
+    }
+
+    /// Waits while flushes or compactions are behind.
+    ///
+    /// fjall waits too, within a write, but for ever if what it waits for has failed; so it must
+    /// never come to that: here a failure ends the wait.
+    pub(super) fn wait_for_flushes(&self) -> fjall::Result<()> {
+        let is_behind = |keyspace: &Keyspace| {
+            keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
+                || keyspace.tree.l0_run_count() >= L0_RUNS_MAX
+        };
+        let keyspaces = self.logs.iter().chain([&self.meta, &self.index]);
+        while keyspaces.clone().any(is_behind) {
+            // Fails once the database is poisoned.
+            self.db.persist(PersistMode::Buffer)?;
+            std::thread::park_timeout(FLUSH_POLL);
+        }
+        Ok(())
     }
 
     /// Makes all that was written before safe against power loss.
     pub(super) fn sync(&self) -> fjall::Result<()> {
         self.db.persist(PersistMode::SyncData)
+    }
+}
+
+/// The database at one moment: what one lot wrote is seen whole or not at all.
+pub(super) struct View<'a> {
+    engine: &'a Engine,
+    snapshot: Snapshot,
+}
+
+impl View<'_> {
+    /// A row of `meta`.
+    pub(super) fn meta(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.snapshot.get(&self.engine.meta, key)?.map(Bytes::from))
+    }
+
+    /// Rows of `meta` from `start` on.
+    pub(super) fn meta_from(&self, start: Bound<&[u8]>) -> fjall::Iter {
+        self.snapshot.range::<&[u8], _>(&self.engine.meta, (start, Bound::Unbounded))
+    }
+
+    /// Entries of the index from `start` on.
+    pub(super) fn index_from(&self, start: Bound<&[u8]>) -> fjall::Iter {
+        self.snapshot.range::<&[u8], _>(&self.engine.index, (start, Bound::Unbounded))
     }
 }
 

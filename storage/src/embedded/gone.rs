@@ -1,24 +1,25 @@
-//! What is gone: trim points and dropped topics, known to readers and to the compaction that gives
-//! their space back.
+//! What is there and what is gone: live topics, dropped topics and trim points, known to the
+//! committer, to readers, and to the compaction that gives space back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fjall::compaction::filter::{CompactionFilter, Context, Factory, ItemAccessor, Verdict};
 
+use super::keys::topic::Life;
 use super::keys::trim::TrimPoint;
 use super::keys::{PartitionKey, index, log};
 use crate::{DecodeError, TopicId};
 
-/// All trim points and all dropped topics whose space is not reclaimed. Only what is durable is in
-/// here: compaction destroys by it.
+/// All trim points, all live topics, and the dropped ones whose space is not reclaimed. Only what is
+/// durable is in here: compaction destroys by it.
 #[derive(Debug, Default)]
 pub(super) struct Gone(RwLock<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     points: HashMap<PartitionKey, TrimPoint>,
-    dropped: HashSet<TopicId>,
+    topics: HashMap<TopicId, Life>,
 }
 
 impl Gone {
@@ -27,12 +28,19 @@ impl Gone {
         self.read().points.get(&partition).copied().unwrap_or_default()
     }
 
+    /// Whether a topic takes appends.
+    pub(super) fn is_live(&self, topic: TopicId) -> bool {
+        self.read().topics.get(&topic) == Some(&Life::Live)
+    }
+
     pub(super) fn is_dropped(&self, topic: TopicId) -> bool {
-        self.read().dropped.contains(&topic)
+        self.read().is_dropped(topic)
     }
 
     pub(super) fn dropped(&self) -> Vec<TopicId> {
-        self.read().dropped.iter().copied().collect()
+        let inner = self.read();
+        let dropped = inner.topics.iter().filter(|(_, life)| **life == Life::Dropped);
+        dropped.map(|(topic, _)| *topic).collect()
     }
 
     /// All trim points.
@@ -44,15 +52,15 @@ impl Gone {
         self.write().points.insert(partition, point);
     }
 
-    pub(super) fn drop_topic(&self, topic: TopicId) {
-        self.write().dropped.insert(topic);
-    }
-
-    /// Forgets a topic whose space is reclaimed.
-    pub(super) fn forget(&self, topic: TopicId) {
+    /// Notes what became of a topic. One whose space is reclaimed is forgotten.
+    pub(super) fn set_life(&self, topic: TopicId, life: Life) {
         let mut inner = self.write();
-        inner.dropped.remove(&topic);
-        inner.points.retain(|(of, _), _| *of != topic);
+        if life == Life::Reclaimed {
+            inner.topics.remove(&topic);
+            inner.points.retain(|(of, _), _| *of != topic);
+        } else {
+            inner.topics.insert(topic, life);
+        }
     }
 
     /// Forgets everything, before it is loaded anew.
@@ -62,7 +70,7 @@ impl Gone {
 
     fn covers(&self, partition: PartitionKey, offset: u64) -> bool {
         let inner = self.read();
-        inner.dropped.contains(&partition.0)
+        inner.is_dropped(partition.0)
             || inner.points.get(&partition).is_some_and(|point| offset < point.offset)
     }
 
@@ -72,6 +80,12 @@ impl Gone {
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_dropped(&self, topic: TopicId) -> bool {
+        self.topics.get(&topic) == Some(&Life::Dropped)
     }
 }
 

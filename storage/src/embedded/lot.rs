@@ -8,6 +8,8 @@ use fjall::{Keyspace, OwnedWriteBatch};
 
 use super::ends::Ends;
 use super::engine::Engine;
+use super::entries::PartitionAppends;
+use super::gone::Gone;
 use super::keys::commit::LastCommit;
 use super::keys::end::End;
 use super::keys::producer::{self, Producer};
@@ -15,20 +17,18 @@ use super::keys::receipt::{self, StoredReceipt};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
 use super::keys::{PartitionKey, TRIMMED_KEY, commit, end, index, log, state};
-use crate::batch::{Place, SECTIONS_MAX, Section, merge_entry};
+use crate::batch::Section;
 use crate::{
     Ack, Append, Appended, CommitError, CommitNumber, Condition, Expected, Position, ProducerState,
-    ProducerStep, ProjectName, Receipt, RecordBatch, StoreError, Timestamp, TopicChange, TopicId,
-    Transaction, Version, Watch,
+    ProducerStep, ProjectName, Receipt, StoreError, Timestamp, TopicChange, TopicId, Transaction,
+    Version, Watch,
 };
-
-/// Batches are merged into one entry until it has this many bytes: an entry is what a read loads.
-const MERGED_BYTES_MAX: usize = 256 << 10;
 
 /// What a lot stands on.
 pub(super) struct Ground<'a> {
     pub(super) engine: &'a Engine,
     pub(super) ends: &'a Ends,
+    pub(super) gone: &'a Gone,
     /// Ends that are written and not synced yet.
     pub(super) unsynced: &'a HashMap<PartitionKey, End>,
     pub(super) last_commit: CommitNumber,
@@ -53,8 +53,7 @@ pub(super) struct Lot<'a> {
 pub(super) struct Effects {
     pub(super) ends: HashMap<PartitionKey, End>,
     pub(super) trims: Vec<(PartitionKey, TrimPoint)>,
-    pub(super) dropped: Vec<TopicId>,
-    pub(super) reclaimed: Vec<TopicId>,
+    pub(super) topics: Vec<(TopicId, Life)>,
     pub(super) watches: HashSet<Watch>,
     pub(super) commits: u64,
     pub(super) records: u64,
@@ -78,11 +77,6 @@ pub(super) enum Outcome {
     Early {
         expected: u64,
     },
-}
-
-struct PartitionAppends {
-    start: End,
-    batches: Vec<(RecordBatch, Section)>,
 }
 
 impl<'a> Lot<'a> {
@@ -109,7 +103,7 @@ impl<'a> Lot<'a> {
         }
         match self.keep_ends(transaction) {
             Ok(()) => Outcome::Committed(self.apply(transaction)),
-            Err(error) => Outcome::Refused(unreadable(&error)),
+            Err(error) => Outcome::Refused(error.into()),
         }
     }
 
@@ -122,7 +116,7 @@ impl<'a> Lot<'a> {
         self.check_topic(partition.0)?;
         let key = trim::key(partition).to_vec();
         let stored = self.row(&key).and_then(|row| decode_row(row.as_ref(), TrimPoint::decode));
-        let current = stored.map_err(|error| unreadable(&error))?.unwrap_or_default();
+        let current = stored?.unwrap_or_default();
         if point.offset > current.offset {
             self.meta.insert(key, Some(point.encode().into()));
             self.effects.trims.push((partition, point));
@@ -157,7 +151,6 @@ impl<'a> Lot<'a> {
             self.meta.insert(guard.key()?.to_vec(), None);
         }
         self.set_life(topic, Life::Reclaimed);
-        self.effects.reclaimed.push(topic);
         Ok(())
     }
 
@@ -170,7 +163,7 @@ impl<'a> Lot<'a> {
         let rows = self.meta.len() + 2 * self.appends.len() + self.index.len() + 1;
         let mut batch = OwnedWriteBatch::with_capacity(engine.db.clone(), rows);
         for (partition, appends) in self.appends {
-            appends.write(engine, partition, &mut batch);
+            appends.write(engine.log(partition), partition, &mut batch);
         }
         for (partition, end) in &self.ends {
             batch.insert(&engine.meta, end::key(*partition).to_vec(), end.encode());
@@ -187,12 +180,13 @@ impl<'a> Lot<'a> {
         for keyspace in self.effects.keyspaces_to_reclaim(engine) {
             batch.insert(keyspace, TRIMMED_KEY, Bytes::new());
         }
-        if self.last_commit != self.ground.last_commit {
-            let row = LastCommit { last: self.last_commit, previous: self.ground.last_commit };
-            batch.insert(&engine.meta, commit::KEY.to_vec(), row.encode().to_vec());
-        }
+        // A lot of trims or chores takes a number too, so that each lot is a link of the chain.
+        let previous = self.ground.last_commit;
+        let last = self.last_commit.max(CommitNumber(previous.0 + 1));
+        let row = LastCommit { last, previous };
+        batch.insert(&engine.meta, commit::KEY.to_vec(), row.encode().to_vec());
         self.effects.ends = self.ends;
-        Some(Write { batch, sync: self.sync, last_commit: self.last_commit, effects: self.effects })
+        Some(Write { batch, sync: self.sync, last_commit: last, effects: self.effects })
     }
 
     /// Everything that may refuse a transaction.
@@ -232,8 +226,7 @@ impl<'a> Lot<'a> {
     ) -> Result<Option<Outcome>, CommitError> {
         let row = self.row(&producer::key(project, &step.id));
         let stored = row.and_then(|row| decode_row(row.as_ref(), Producer::decode));
-        let current = stored
-            .map_err(|error| unreadable(&error))?
+        let current = stored?
             .filter(|producer| !producer.is_expired(self.ground.now))
             .map(|producer| producer.state);
         let ProducerStep { epoch, sequence, .. } = *step;
@@ -256,8 +249,7 @@ impl<'a> Lot<'a> {
     fn repeat(&self, project: &ProjectName, step: &ProducerStep) -> Result<Outcome, CommitError> {
         let row = self.row(&receipt::key(project, &step.id, step.sequence));
         let stored = row
-            .and_then(|row| decode_row(row.as_ref(), StoredReceipt::decode))
-            .map_err(|error| unreadable(&error))?
+            .and_then(|row| decode_row(row.as_ref(), StoredReceipt::decode))?
             .filter(|stored| stored.epoch == step.epoch && stored.sequence == step.sequence);
         let Some(stored) = stored else {
             return Ok(Outcome::Committed(forgotten_receipt()));
@@ -274,9 +266,9 @@ impl<'a> Lot<'a> {
         condition: &Condition,
     ) -> Result<(), CommitError> {
         let row = self.row(&state::key(project, &condition.key));
-        let stored = row
-            .and_then(|row| row.as_ref().map(state::decode).transpose().map_err(StoreError::from))
-            .map_err(|error| unreadable(&error))?;
+        let stored = row.and_then(|row| {
+            row.as_ref().map(state::decode).transpose().map_err(StoreError::from)
+        })?;
         let holds = match (condition.expected, stored) {
             (Expected::Absent, None) => true,
             (Expected::Version(version), Some(stored)) => stored.version == version,
@@ -286,16 +278,19 @@ impl<'a> Lot<'a> {
     }
 
     fn check_topic(&self, topic: TopicId) -> Result<(), CommitError> {
-        match self.topic_row(topic)? {
-            Some(Life::Live) => Ok(()),
-            Some(Life::Dropped | Life::Reclaimed) | None => Err(CommitError::TopicGone { topic }),
-        }
+        let is_live = match self.meta.get(topic::key(topic).as_slice()) {
+            Some(row) => {
+                decode_row(row.as_ref(), Life::decode).map_err(StoreError::from)?
+                    == Some(Life::Live)
+            }
+            None => self.ground.gone.is_live(topic),
+        };
+        if is_live { Ok(()) } else { Err(CommitError::TopicGone { topic }) }
     }
 
     fn topic_row(&self, topic: TopicId) -> Result<Option<Life>, CommitError> {
         let row = self.row(&topic::key(topic));
-        row.and_then(|row| decode_row(row.as_ref(), Life::decode))
-            .map_err(|error| unreadable(&error))
+        Ok(row.and_then(|row| decode_row(row.as_ref(), Life::decode))?)
     }
 
     /// A row of `meta` as the lot leaves it.
@@ -324,10 +319,12 @@ impl<'a> Lot<'a> {
         self.sync |= !may_be_lost(transaction);
         let appends =
             std::mem::take(&mut transaction.appends).into_iter().map(|a| self.append(a)).collect();
+        if !transaction.state.is_empty() {
+            self.effects.watches.insert(Watch::State(transaction.project.clone()));
+        }
         for write in transaction.state.drain(..) {
             let row = write.value.map(|value| state::encode(Version(commit.0), &value).into());
             self.meta.insert(state::key(&transaction.project, &write.key), row);
-            self.effects.watches.insert(Watch::State(transaction.project.clone()));
         }
         for change in transaction.topics.drain(..) {
             self.change_topic(change);
@@ -364,11 +361,10 @@ impl<'a> Lot<'a> {
             self.index.push(index::entry(prefix, Position { partition, offset }));
         }
         let section = Section { commit: self.last_commit, timestamp, count };
-        let appends = self
-            .appends
+        self.appends
             .entry(place)
-            .or_insert_with(|| PartitionAppends { start, batches: Vec::new() });
-        appends.batches.push((batch, section));
+            .or_insert_with(|| PartitionAppends::new(start))
+            .push(batch, section);
         self.effects.watches.insert(Watch::Topic(topic));
         self.effects.records += u64::from(count);
         self.effects.record_bytes += bytes;
@@ -379,7 +375,6 @@ impl<'a> Lot<'a> {
         match change {
             TopicChange::Create(topic) => self.set_life(topic, Life::Live),
             TopicChange::Drop(topic) => {
-                self.effects.dropped.push(topic);
                 self.effects.watches.insert(Watch::Topic(topic));
                 self.set_life(topic, Life::Dropped);
             }
@@ -388,6 +383,7 @@ impl<'a> Lot<'a> {
 
     fn set_life(&mut self, topic: TopicId, life: Life) {
         self.meta.insert(topic::key(topic).to_vec(), Some(Bytes::copy_from_slice(&life.encode())));
+        self.effects.topics.push((topic, life));
     }
 
     fn record_step(&mut self, project: &ProjectName, step: &ProducerStep, receipt: &Receipt) {
@@ -408,7 +404,7 @@ impl<'a> Lot<'a> {
 impl Effects {
     /// The keyspaces of which entries may be destroyed from here on.
     fn keyspaces_to_reclaim<'a>(&self, engine: &'a Engine) -> Vec<&'a Keyspace> {
-        let logs: Vec<&Keyspace> = if self.dropped.is_empty() {
+        let logs: Vec<&Keyspace> = if self.topics.iter().all(|(_, life)| *life != Life::Dropped) {
             let shards: BTreeSet<usize> =
                 self.trims.iter().map(|(partition, _)| log::shard(*partition)).collect();
             shards.iter().filter_map(|shard| engine.logs().get(*shard)).collect()
@@ -417,46 +413,6 @@ impl Effects {
         };
         let index = (!logs.is_empty()).then_some(&engine.index);
         logs.into_iter().chain(index).collect()
-    }
-}
-
-impl PartitionAppends {
-    /// Small batches share an entry; a large one is finished in place.
-    fn write(self, engine: &Engine, partition: PartitionKey, batch: &mut OwnedWriteBatch) {
-        let log = engine.log(partition);
-        let mut end = self.start;
-        let mut put = |group: &mut Vec<(RecordBatch, Section)>| {
-            let place = Place { base_offset: end.offset, bytes_before: end.bytes };
-            for (records, _) in group.iter() {
-                end.offset += u64::from(records.count());
-                end.bytes += records.byte_len() as u64;
-            }
-            let entry = if group.len() == 1 {
-                group.pop().map(|(records, section)| records.into_entry(place, section))
-            } else {
-                Some(merge_entry(place, group))
-            };
-            group.clear();
-            if let Some(entry) = entry {
-                // No batch is empty, so that the last offset is not before the first.
-                batch.insert(log, log::key(partition, end.offset - 1).to_vec(), entry);
-            }
-        };
-        let mut group = Vec::new();
-        let mut group_bytes = 0;
-        for (records, section) in self.batches {
-            let bytes = records.byte_len();
-            let full = group_bytes + bytes > MERGED_BYTES_MAX || group.len() == SECTIONS_MAX;
-            if full && !group.is_empty() {
-                put(&mut group);
-                group_bytes = 0;
-            }
-            group_bytes += bytes;
-            group.push((records, section));
-        }
-        if !group.is_empty() {
-            put(&mut group);
-        }
     }
 }
 
@@ -480,11 +436,6 @@ fn forgotten_receipt() -> Receipt {
         durable: true,
         note: Bytes::new(),
     }
-}
-
-/// A check could not read what it needs: nothing was stored.
-fn unreadable(error: &StoreError) -> CommitError {
-    CommitError::Poisoned { reason: error.to_string() }
 }
 
 fn decode_row<T>(

@@ -12,6 +12,7 @@ mod commit;
 mod disk;
 mod ends;
 mod engine;
+mod entries;
 mod gone;
 mod high_water;
 mod housekeeping;
@@ -29,6 +30,7 @@ mod validate;
 mod watches;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -87,7 +89,7 @@ impl EmbeddedConfig {
 /// The embedded store. Dropping it closes it.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 /// Limits of a transaction.
@@ -127,11 +129,12 @@ impl EmbeddedStore {
             chores: Chores::default(),
             counters: Counters::default(),
             failure: Mutex::new(None),
+            ran_full: AtomicBool::new(false),
             config: config.clone(),
         });
         housekeeping::find_trimmed(&shared)
             .map_err(|error| OpenError::database(&config.path, &error))?;
-        let store = Self { shared: Arc::clone(&shared), threads: Mutex::default() };
+        let store = Self { shared: Arc::clone(&shared), threads: Arc::default() };
         let committer = Committer::new(Arc::clone(&shared), opened.last_commit);
         store.spawn("stream-commit", move || committer.run()).map_err(folder)?;
         store.spawn("stream-keeper", move || housekeeping::run(&shared)).map_err(folder)?;
@@ -179,11 +182,12 @@ impl EmbeddedStore {
         })
     }
 
-    /// Stops the threads, then closes the database. Blocks.
-    fn stop(shared: &Shared, threads: Vec<JoinHandle<()>>) {
+    /// Stops the threads, then closes the database. Blocks, also while another call does it.
+    fn stop(shared: &Shared, threads: &Mutex<Vec<JoinHandle<()>>>) {
+        let mut threads = threads.lock().unwrap_or_else(PoisonError::into_inner);
         shared.queue.close();
         shared.chores.close();
-        for thread in threads {
+        for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
@@ -191,15 +195,11 @@ impl EmbeddedStore {
         shared.high_water.close();
         shared.engine.close();
     }
-
-    fn take_threads(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
-        Self::stop(&self.shared, self.take_threads());
+        Self::stop(&self.shared, &self.threads);
     }
 }
 
@@ -216,7 +216,7 @@ impl Store for EmbeddedStore {
         let bytes = validate::validate(&transaction, &LIMITS)?;
         let project = transaction.project.clone();
         let (reply, answered) = oneshot::channel();
-        let work = Work::Commit { transaction: Box::new(transaction), reply };
+        let work = Work::Commit { transaction: Box::new(transaction), reply, bytes };
         self.submit(&project, work, bytes)?;
         answer(answered).await
     }
@@ -327,8 +327,8 @@ impl Store for EmbeddedStore {
 
     async fn close(&self) {
         let shared = Arc::clone(&self.shared);
-        let threads = self.take_threads();
-        let stopped = tokio::task::spawn_blocking(move || Self::stop(&shared, threads)).await;
+        let threads = Arc::clone(&self.threads);
+        let stopped = tokio::task::spawn_blocking(move || Self::stop(&shared, &threads)).await;
         if let Err(error) = stopped {
             tracing::error!(%error, "the store did not close cleanly");
         }

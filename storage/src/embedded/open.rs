@@ -14,6 +14,7 @@ use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
 use super::keys::{FORMAT, FORMAT_KEY, TRIMMED_KEY, log};
 use super::recovery::{self, RecoveryError};
+use super::{high_water, journal};
 use crate::batch::parse_header;
 use crate::{CommitNumber, StoreError};
 
@@ -97,6 +98,19 @@ pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<O
     Ok(Opened { engine, last_commit })
 }
 
+/// Writes the last journal anew. After a failed sync the system may hold in memory, as if it were on
+/// the disk, what never got there: a copy that is synced is what the next start will find.
+pub(super) fn rewrite_journal(data: &Path) -> Result<(), OpenError> {
+    let folder = |source| OpenError::Folder { path: data.to_owned(), source };
+    let journals = journal::list(&data.join(DATABASE)).map_err(folder)?;
+    let Some(last) = journals.last() else { return Ok(()) };
+    let copy = data.join("journal.copy");
+    std::fs::copy(&last.path, &copy).map_err(folder)?;
+    std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(folder)?;
+    std::fs::rename(&copy, &last.path).map_err(folder)?;
+    high_water::sync_folder(&data.join(DATABASE)).map_err(folder)
+}
+
 fn check_format(engine: &Engine, path: &Path) -> Result<(), OpenError> {
     let database = |error: &dyn std::fmt::Display| OpenError::database(path, error);
     match engine.meta(&FORMAT_KEY).map_err(|error| database(&error))? {
@@ -119,9 +133,7 @@ fn load_gone(engine: &Engine, gone: &Gone) -> Result<(), StoreError> {
     }
     for guard in engine.meta.prefix(topic::PREFIX) {
         let (key, value) = guard.into_inner()?;
-        if Life::decode(&value)? == Life::Dropped {
-            gone.drop_topic(topic::parse_key(&key)?);
-        }
+        gone.set_life(topic::parse_key(&key)?, Life::decode(&value)?);
     }
     Ok(())
 }

@@ -10,14 +10,14 @@ use crate::{CommitError, ProducerStep, ProjectName, Transaction};
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How many of one producer wait.
 const PRODUCER_PARKED_MAX: usize = 16;
-/// How many wait in all: they are outside the queues' bounds.
-const PARKED_MAX: usize = 4096;
+/// How many bytes wait in all: they are outside the queues' bounds.
+const PARKED_BYTES_MAX: usize = 32 << 20;
 
 /// Who waits: few at any time, so that a look at all of them is cheap.
 #[derive(Default)]
 pub(super) struct Parking {
     producers: HashMap<ProducerKey, Vec<Waiting>>,
-    count: usize,
+    bytes: usize,
 }
 
 pub(super) type ProducerKey = (ProjectName, String);
@@ -26,6 +26,8 @@ pub(super) type ProducerKey = (ProjectName, String);
 pub(super) struct Parked {
     pub(super) transaction: Box<Transaction>,
     pub(super) reply: Reply,
+    /// What it weighs.
+    pub(super) bytes: usize,
     /// On the monotonic clock.
     pub(super) deadline: Duration,
 }
@@ -57,19 +59,19 @@ impl Parking {
         let gap = CommitError::SequenceGap { expected, received };
         let Some(key) = parked.producer() else { return Err((parked.reply, gap)) };
         let waiting = self.producers.get(&key).map_or(0, Vec::len);
-        if waiting >= PRODUCER_PARKED_MAX || self.count >= PARKED_MAX {
+        if waiting >= PRODUCER_PARKED_MAX || self.bytes + parked.bytes > PARKED_BYTES_MAX {
             return Err((parked.reply, gap));
         }
+        self.bytes += parked.bytes;
         let waiting = Waiting { parked, sequence: received, gap };
         self.producers.entry(key).or_default().push(waiting);
-        self.count += 1;
         Ok(())
     }
 
     /// Takes all that wait for a producer, in the order of their sequences.
     pub(super) fn take(&mut self, key: &ProducerKey) -> Vec<Parked> {
         let mut waiting = self.producers.remove(key).unwrap_or_default();
-        self.count -= waiting.len();
+        self.bytes -= waiting.iter().map(|waiting| waiting.parked.bytes).sum::<usize>();
         waiting.sort_by_key(|waiting| waiting.sequence);
         waiting.into_iter().map(|waiting| waiting.parked).collect()
     }
@@ -84,6 +86,11 @@ impl Parking {
         self.refuse_if(|_| true, |_| error.clone());
     }
 
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.producers.values().flatten().map(|waiting| waiting.parked.deadline).min()
     }
@@ -93,15 +100,15 @@ impl Parking {
         refused: impl Fn(&Waiting) -> bool,
         error: impl Fn(&Waiting) -> CommitError,
     ) {
-        let mut count = 0;
+        let mut bytes = 0;
         self.producers.retain(|_, waiting| {
             for late in waiting.extract_if(.., |waiting| refused(waiting)) {
                 let error = error(&late);
                 send(late.parked.reply, Err(error));
             }
-            count += waiting.len();
+            bytes += waiting.iter().map(|waiting| waiting.parked.bytes).sum::<usize>();
             !waiting.is_empty()
         });
-        self.count = count;
+        self.bytes = bytes;
     }
 }

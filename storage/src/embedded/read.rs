@@ -3,9 +3,8 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use fjall::Readable;
 
-use super::engine::Engine;
+use super::engine::{Engine, View};
 use super::keys::end::End;
 use super::keys::producer::Producer;
 use super::keys::receipt::StoredReceipt;
@@ -144,10 +143,7 @@ impl Shared {
             None => Bound::Included(prefix.as_slice()),
         };
         let mut entries = Vec::new();
-        // A lot becomes visible row by row, but not to a snapshot.
-        let snapshot = engine.db.snapshot();
-        let rows = snapshot.range::<&[u8], _>(&engine.meta, (start, Bound::Unbounded));
-        for guard in rows.take(limit) {
+        for guard in engine.view().meta_from(start).take(limit) {
             let (key, value) = guard.into_inner()?;
             if !key.starts_with(&prefix) {
                 break;
@@ -164,7 +160,16 @@ impl Shared {
         project: &ProjectName,
         id: &str,
     ) -> Result<Option<ProducerState>, StoreError> {
-        let stored = engine.meta(&producer::key(project, id))?;
+        self.producer_in(&engine.view(), project, id)
+    }
+
+    fn producer_in(
+        &self,
+        view: &View<'_>,
+        project: &ProjectName,
+        id: &str,
+    ) -> Result<Option<ProducerState>, StoreError> {
+        let stored = view.meta(&producer::key(project, id))?;
         let producer = stored.as_deref().map(Producer::decode).transpose()?;
         let now = self.clock.now();
         Ok(producer.filter(|producer| !producer.is_expired(now)).map(|producer| producer.state))
@@ -177,11 +182,12 @@ impl Shared {
         id: &str,
         (epoch, sequence): (u64, u64),
     ) -> Result<Option<Receipt>, StoreError> {
-        let state = self.producer(engine, project, id)?;
+        let view = engine.view();
+        let state = self.producer_in(&view, project, id)?;
         if state.is_none_or(|state| state.epoch != epoch || sequence > state.last_sequence) {
             return Ok(None);
         }
-        let stored = engine.meta(&receipt::key(project, id, sequence))?;
+        let stored = view.meta(&receipt::key(project, id, sequence))?;
         let stored = stored.as_deref().map(StoredReceipt::decode).transpose()?;
         Ok(stored
             .filter(|row| row.epoch == epoch && row.sequence == sequence)
@@ -202,7 +208,7 @@ impl Shared {
             Some(after) => Bound::Excluded(index::entry(prefix.clone(), after)),
         };
         let mut positions = Vec::new();
-        for guard in engine.index.range((from, Bound::Unbounded)) {
+        for guard in engine.view().index_from(from.as_ref().map(Vec::as_slice)) {
             let entry = guard.key()?;
             if positions.len() == limit || !entry.starts_with(&prefix) {
                 break;
@@ -220,7 +226,7 @@ impl Shared {
         project: &ProjectName,
         key: &[u8],
     ) -> Result<Option<Versioned>, StoreError> {
-        let row = engine.meta(&state::key(project, key))?;
+        let row = engine.view().meta(&state::key(project, key))?;
         Ok(row.as_ref().map(state::decode).transpose()?)
     }
 }
@@ -269,7 +275,7 @@ fn collect(
                 records.next_offset = segment.end_offset();
                 records.segments.push(segment);
             }
-            if kept < whole || records_left == 0 {
+            if kept < whole || records_left == 0 || bytes_left == 0 {
                 return Ok(());
             }
         }

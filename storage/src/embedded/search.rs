@@ -49,6 +49,13 @@ pub(super) fn first_entry(
 ) -> Result<Option<EntryHeader>, StoreError> {
     let (mut low, mut high) = (range.start, range.end);
     let mut found = None;
+    // Often the first one is it: retention looks again and again.
+    if low < high
+        && let Some((first, _)) = entry_at(engine, partition, low)?
+        && holds(&first)
+    {
+        return Ok(Some(first));
+    }
     while low < high {
         let middle = low + (high - low) / 2;
         match entry_at(engine, partition, middle)? {

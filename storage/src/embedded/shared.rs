@@ -1,6 +1,6 @@
 //! What the committer, the readers and the housekeeper share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use super::engine::EngineCell;
 use super::gone::Gone;
 use super::high_water::HighWater;
 use super::housekeeping::Chores;
+use super::keys::topic::Life;
 use super::lot::Effects;
 use super::open::{self, OpenError};
 use super::queue::Queue;
 use super::watches::Watches;
-use crate::{Clock, CommitError, CommitNumber, Health, Metrics};
+use crate::{Clock, CommitError, CommitNumber, Health, Metrics, Watch};
 
 /// The open store.
 pub(super) struct Shared {
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) chores: Chores,
     pub(super) counters: Counters,
     pub(super) failure: Mutex<Option<Failure>>,
+    /// Whether the disk was seen below the reserve since the last lot that was synced.
+    pub(super) ran_full: AtomicBool,
 }
 
 /// Why the engine takes no writes.
@@ -45,7 +48,7 @@ pub(super) enum Failure {
 impl Shared {
     /// Lets readers see a lot that is durable.
     pub(super) fn publish(&self, effects: Effects) {
-        let Effects { ends, trims, dropped, reclaimed, watches, .. } = effects;
+        let Effects { ends, trims, topics, watches, .. } = effects;
         self.counters.commits.fetch_add(effects.commits, Ordering::Relaxed);
         self.counters.records.fetch_add(effects.records, Ordering::Relaxed);
         self.counters.record_bytes.fetch_add(effects.record_bytes, Ordering::Relaxed);
@@ -55,13 +58,13 @@ impl Shared {
             self.gone.trim(partition, point);
             self.chores.trimmed(partition, freed);
         }
-        for topic in dropped {
-            self.gone.drop_topic(topic);
-        }
-        for topic in reclaimed {
-            // In this order: what has an end and is not known as dropped could be read.
-            self.ends.forget(|(of, _)| of == topic);
-            self.gone.forget(topic);
+        for (topic, life) in topics {
+            if life == Life::Reclaimed {
+                // In this order: what has an end and is not known as dropped could be read.
+                self.ends.forget(|(of, _)| of == topic);
+                self.watches.forget(&Watch::Topic(topic));
+            }
+            self.gone.set_life(topic, life);
         }
         self.watches.notify(watches.into_iter());
     }
@@ -74,21 +77,30 @@ impl Shared {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
-    /// The refusal of a write while free space is below the reserve. A disk that cannot be asked
-    /// counts as having room: the write itself will tell.
+    /// The refusal of a write while free space is below the reserve.
     pub(super) fn disk_full(&self) -> Option<CommitError> {
-        let reserve = self.config.reserve_bytes;
+        self.short_of(0)
+    }
+
+    /// The refusal of what needs `bytes` of room, or the reserve if that is more. A disk that cannot
+    /// be asked counts as having room: the write itself will tell.
+    pub(super) fn short_of(&self, bytes: u64) -> Option<CommitError> {
+        let reserve = self.config.reserve_bytes.max(bytes);
         let free = disk::free_bytes(&self.config.path).ok()?;
         self.counters.free_bytes.store(free, Ordering::Relaxed);
-        (free < reserve).then_some(CommitError::DiskFull { free, reserve })
+        if free >= reserve {
+            return None;
+        }
+        self.ran_full.store(true, Ordering::Relaxed);
+        Some(CommitError::DiskFull { free, reserve })
     }
 
     pub(super) fn health(&self) -> Health {
-        if self.queue.is_closed() {
-            return Health::ShuttingDown;
-        }
         if let Some(Failure::Io { reason }) = self.failure() {
             return Health::Poisoned { reason };
+        }
+        if self.queue.is_closed() {
+            return Health::ShuttingDown;
         }
         match self.disk_full() {
             Some(CommitError::DiskFull { free, reserve }) => Health::DiskFull { free, reserve },
@@ -100,6 +112,7 @@ impl Shared {
     pub(super) fn reopen(&self) -> Result<CommitNumber, OpenError> {
         let mut last_commit = CommitNumber::default();
         self.engine.replace(|| {
+            open::rewrite_journal(&self.config.path)?;
             self.ends.forget(|_| true);
             // A loss was accepted for the start alone.
             let config = EmbeddedConfig { accept_loss: false, ..self.config.clone() };
@@ -107,6 +120,8 @@ impl Shared {
             last_commit = opened.last_commit;
             Ok(Some(opened.engine))
         })?;
+        // What was written and not told of is there now, or is not.
+        self.watches.notify_all();
         Ok(last_commit)
     }
 }
@@ -119,11 +134,17 @@ pub(super) struct Counters {
     pub(super) record_bytes: AtomicU64,
     refused_busy: AtomicU64,
     free_bytes: AtomicU64,
+    parked_bytes: AtomicU64,
     syncs: AtomicU64,
     sync_nanos: AtomicU64,
 }
 
 impl Counters {
+    /// So many bytes wait for their producer's earlier sequences.
+    pub(super) fn set_parked_bytes(&self, bytes: usize) {
+        self.parked_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
     /// A transaction was refused because a queue was full.
     pub(super) fn busy(&self) {
         self.refused_busy.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +166,7 @@ impl Counters {
             records: get(&self.records),
             record_bytes: get(&self.record_bytes),
             refused_busy: get(&self.refused_busy),
-            queued_bytes: queued_bytes as u64,
+            queued_bytes: queued_bytes as u64 + get(&self.parked_bytes),
             free_bytes: get(&self.free_bytes),
         }
     }

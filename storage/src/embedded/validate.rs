@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use crate::{CommitError, Limits, Transaction};
 
+/// What an index entry takes besides its key.
+const INDEX_ENTRY_BYTES: usize = 64;
 /// What a transaction weighs in the queue besides its bytes.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -36,7 +38,7 @@ pub(super) fn validate(transaction: &Transaction, limits: &Limits) -> Result<usi
                 return Err(CommitError::Invalid { reason: "an index entry points at no record" });
             }
             check_max("index key bytes", entry.key.len(), limits.key_bytes_max)?;
-            bytes += entry.key.len();
+            bytes += INDEX_ENTRY_BYTES + entry.key.len();
         }
     }
     let mut keys = HashSet::with_capacity(state.len());

@@ -18,6 +18,17 @@ impl Watches {
         senders.entry(watch).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
+    /// Wakes everybody.
+    pub(super) fn notify_all(&self) {
+        let senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.values().for_each(|sender| sender.send_modify(|count| *count += 1));
+    }
+
+    /// Forgets what can never be new again: who still watches it is told that nothing comes.
+    pub(super) fn forget(&self, watch: &Watch) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(watch);
+    }
+
     /// Wakes who watches one of these; forgets what nobody watches any more.
     pub(super) fn notify(&self, watches: impl Iterator<Item = Watch>) {
         let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
