@@ -70,9 +70,14 @@ impl Engine {
     }
 
     /// The keyspace of a partition's entries.
-    #[expect(clippy::indexing_slicing, reason = "a shard is below the number of log keyspaces")]
     pub(super) fn log(&self, partition: PartitionKey) -> &Keyspace {
-        &self.logs[log::shard(partition)]
+        self.shard(log::shard(partition))
+    }
+
+    /// A log keyspace.
+    #[expect(clippy::indexing_slicing, reason = "a shard is below the number of log keyspaces")]
+    pub(super) fn shard(&self, shard: usize) -> &Keyspace {
+        &self.logs[shard]
     }
 
     /// All log keyspaces.

@@ -1,23 +1,31 @@
 //! What is done in the background: the space of trimmed and dropped records is given back, and
 //! expired producers are forgotten. All of it is found again after a crash.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Keyspace, PersistMode};
+use fjall::{AbstractTree, Keyspace, PersistMode};
 
 use super::commit::Work;
+use super::disk;
 use super::engine::Engine;
-use super::keys::{PartitionKey, TRIMMED_KEY, log, producer};
+use super::keys::end::{self, End};
+use super::keys::{PartitionKey, TRIMMED_KEY, log, producer, trim};
 use super::search;
 use super::shared::Shared;
-use crate::{ProjectName, StoreError};
+use crate::{ProjectName, StoreError, TopicId};
 
-/// A log keyspace is compacted once this much of it was trimmed, …
+/// A log keyspace is compacted once this much of it was trimmed or dropped, …
 const RECLAIM_BYTES_MIN: u64 = 16 << 20;
 /// … and at least this part of it: compaction visits all keys of the keyspace.
 const RECLAIM_PART: u64 = 16;
+/// A dropped topic is reclaimed after this, however small it is.
+const DROP_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+/// Rewriting blob files takes at most this many times the room that it frees: a quarter of each is
+/// stale, or it is left alone.
+const REWRITE_TIMES: u64 = 3;
 /// Expired producers that are forgotten in one turn.
 const FORGET_MAX: usize = 1024;
 
@@ -35,7 +43,11 @@ pub(super) struct Chores {
 struct Pending {
     /// Bytes trimmed and not reclaimed, by log keyspace.
     trimmed: [u64; log::SHARDS],
+    /// When dropped topics that hold something were first seen.
+    dropped: HashMap<TopicId, Duration>,
     closed: bool,
+    /// How often the engine was taken away: what was begun on it may not be done.
+    interruptions: u64,
 }
 
 /// Which keyspaces to compact.
@@ -43,7 +55,7 @@ struct Pending {
 pub(super) enum Reclaim {
     /// Those where it pays.
     Worthwhile,
-    /// All that hold anything trimmed.
+    /// All that hold anything trimmed or dropped.
     All,
 }
 
@@ -65,9 +77,31 @@ impl Chores {
         }
     }
 
+    /// When each of these topics was first seen, `now` at the latest; all others are forgotten.
+    fn seen(
+        &self,
+        topics: impl Iterator<Item = TopicId>,
+        now: Duration,
+    ) -> HashMap<TopicId, Duration> {
+        let mut pending = self.lock();
+        let since = |topic| pending.dropped.get(&topic).copied().unwrap_or(now);
+        pending.dropped = topics.map(|topic| (topic, since(topic))).collect();
+        pending.dropped.clone()
+    }
+
     pub(super) fn close(&self) {
         self.lock().closed = true;
+        self.interrupt();
+    }
+
+    /// Ends the turn that is under way: the engine is opened again.
+    pub(super) fn interrupt(&self) {
+        self.lock().interruptions += 1;
         self.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
@@ -91,7 +125,9 @@ pub(super) fn run(shared: &Arc<Shared>) {
     while shared.chores.wait(shared.config.housekeeping_interval) {
         let done =
             reclaim(shared, Reclaim::Worthwhile).and_then(|()| forget_expired_producers(shared));
-        if let Err(error) = done {
+        if let Err(error) = done
+            && !shared.chores.is_closed()
+        {
             tracing::warn!(%error, "housekeeping failed, it is tried again");
         }
     }
@@ -112,56 +148,159 @@ pub(super) fn find_trimmed(shared: &Shared) -> Result<(), StoreError> {
     })
 }
 
+/// The engine, a step at a time: who closes or reopens it waits for one step at most. A compaction
+/// that runs cannot be interrupted.
+struct Turn<'a> {
+    shared: &'a Shared,
+    interruptions: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        Self { shared, interruptions: shared.chores.lock().interruptions }
+    }
+
+    /// Runs `step`, unless the engine has failed or was taken away since the turn began.
+    fn step<R>(
+        &self,
+        step: impl FnOnce(&Engine) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        self.shared.engine.with(|engine| {
+            let interruptions = self.shared.chores.lock().interruptions;
+            if interruptions != self.interruptions || self.shared.failure().is_some() {
+                let reason = "housekeeping was interrupted".to_owned();
+                return Err(StoreError::Io { reason });
+            }
+            step(engine)
+        })
+    }
+}
+
+/// A dropped topic whose rows are still there.
+struct Dropped {
+    topic: TopicId,
+    /// Bytes that were not trimmed before, by each log keyspace that may hold entries of it.
+    bytes: BTreeMap<usize, u64>,
+}
+
+impl Dropped {
+    fn find(shared: &Shared, engine: &Engine, topic: TopicId) -> Result<Self, StoreError> {
+        let mut bytes = BTreeMap::new();
+        for guard in engine.meta.prefix(trim::topic_prefix(topic)) {
+            bytes.entry(log::shard(trim::parse_key(&guard.key()?)?)).or_default();
+        }
+        for guard in engine.meta.prefix(end::topic_prefix(topic)) {
+            let (key, value) = guard.into_inner()?;
+            let partition = end::parse_key(&key)?;
+            let trimmed = shared.gone.point(partition).bytes;
+            *bytes.entry(log::shard(partition)).or_default() +=
+                End::decode(&value)?.bytes.saturating_sub(trimmed);
+        }
+        Ok(Self { topic, bytes })
+    }
+}
+
 /// Gives the space of trimmed and dropped records back.
 pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreError> {
-    // Taken before the compaction: of these alone nothing is left after it.
-    let topics = shared.gone.dropped();
-    let mut compacted = false;
-    for shard in 0..log::SHARDS {
-        let bytes = shared.chores.trimmed_bytes(shard);
-        compacted |= shared.engine.with(|engine| {
-            let Some(keyspace) = engine.logs().get(shard) else { return Ok(false) };
-            let wanted = match reclaim {
-                Reclaim::All => bytes > 0,
-                Reclaim::Worthwhile => {
-                    bytes >= RECLAIM_BYTES_MIN.max(keyspace.disk_space() / RECLAIM_PART)
-                }
-            };
-            let wanted = wanted || !topics.is_empty();
-            if wanted {
-                compact(shared, engine, keyspace)?;
-                shared.chores.reclaimed(shard, bytes);
-            }
-            Ok::<_, StoreError>(wanted)
-        })?;
+    let turn = Turn::begin(shared);
+    // Found before the compaction: of these alone nothing is left after it.
+    let dropped = turn.step(|engine| {
+        let topics = shared.gone.dropped().into_iter();
+        topics.map(|topic| Dropped::find(shared, engine, topic)).collect::<Result<Vec<_>, _>>()
+    })?;
+    let shards = turn.step(|engine| Ok(shards_to_compact(shared, engine, &dropped, reclaim)))?;
+    for &shard in &shards {
+        let trimmed = shared.chores.trimmed_bytes(shard);
+        compact(&turn, |engine| engine.shard(shard))?;
+        shared.chores.reclaimed(shard, trimmed);
     }
-    if compacted {
-        shared.engine.with(|engine| {
-            compact(shared, engine, &engine.index)?;
-            release(engine)
-        })?;
+    if !shards.is_empty() {
+        compact(&turn, |engine| &engine.index)?;
+        turn.step(release)?;
     }
-    for topic in topics {
-        submit(shared, Work::ForgetTopic(topic));
+    for Dropped { topic, bytes } in dropped {
+        if bytes.keys().all(|shard| shards.contains(shard)) {
+            submit(shared, Work::ForgetTopic(topic));
+        }
     }
     Ok(())
 }
 
-/// Flushes, so that nothing is left in memory to be written later, and runs the filter over all
-/// keys.
-fn compact(shared: &Shared, engine: &Engine, keyspace: &Keyspace) -> Result<(), StoreError> {
-    keyspace.rotate_memtable()?;
-    while keyspace.sealed_memtable_count() > 0 {
+/// The log keyspaces that are worth it. A dropped topic is reclaimed from all of its keyspaces, if
+/// from any.
+fn shards_to_compact(
+    shared: &Shared,
+    engine: &Engine,
+    dropped: &[Dropped],
+    reclaim: Reclaim,
+) -> BTreeSet<usize> {
+    let pays = |&shard: &usize| {
+        let dropped = dropped.iter().filter_map(|topic| topic.bytes.get(&shard));
+        let bytes = shared.chores.trimmed_bytes(shard) + dropped.sum::<u64>();
+        let bytes_min = match reclaim {
+            Reclaim::All => 1,
+            Reclaim::Worthwhile => {
+                RECLAIM_BYTES_MIN.max(engine.shard(shard).disk_space() / RECLAIM_PART)
+            }
+        };
+        bytes >= bytes_min
+    };
+    let mut shards: BTreeSet<usize> = (0..log::SHARDS).filter(pays).collect();
+    let now = shared.clock.monotonic();
+    let holding = dropped.iter().filter(|topic| !topic.bytes.is_empty());
+    let seen = shared.chores.seen(holding.map(|dropped| dropped.topic), now);
+    let chosen = dropped.iter().filter(|Dropped { topic, bytes }| {
+        let waited = seen.get(topic).map_or(Duration::ZERO, |seen| now.saturating_sub(*seen));
+        reclaim == Reclaim::All
+            || waited >= DROP_WAIT_MAX
+            || bytes.keys().any(|shard| shards.contains(shard))
+    });
+    let theirs: Vec<usize> = chosen.flat_map(|topic| topic.bytes.keys().copied()).collect();
+    shards.extend(theirs);
+    shards
+}
+
+/// Runs the filter over all keys of a keyspace.
+fn compact(turn: &Turn<'_>, keyspace: impl Fn(&Engine) -> &Keyspace) -> Result<(), StoreError> {
+    flush(turn, &keyspace)?;
+    // Counts what is destroyed of each blob file; the next compaction acts on it.
+    turn.step(|engine| Ok(keyspace(engine).major_compact()?))?;
+    turn.step(|engine| {
+        if should_rewrite(turn.shared, keyspace(engine)) {
+            keyspace(engine).major_compact()?;
+        }
+        Ok(())
+    })
+}
+
+/// Flushes what is in memory, so that nothing of it is left to be written later. What comes in
+/// meanwhile is not waited for.
+fn flush(turn: &Turn<'_>, keyspace: impl Fn(&Engine) -> &Keyspace) -> Result<(), StoreError> {
+    let last = turn.step(|engine| {
+        let last = keyspace(engine).tree.get_highest_memtable_seqno();
+        keyspace(engine).rotate_memtable()?;
+        Ok(last)
+    })?;
+    let is_flushed = |engine: &Engine| {
         // A database that a failed flush has poisoned never gets there: then this fails.
         engine.db.persist(PersistMode::Buffer)?;
-        shared.chores.pause(FLUSH_POLL);
-    }
-    keyspace.major_compact()?;
-    if keyspace.blob_file_count() > 0 {
-        // The first time counts what is destroyed of each blob file, the next time acts on it.
-        keyspace.major_compact()?;
+        let keyspace = keyspace(engine);
+        Ok(keyspace.sealed_memtable_count() == 0
+            || keyspace.tree.get_highest_persisted_seqno() >= last)
+    };
+    while !turn.step(is_flushed)? {
+        turn.shared.chores.pause(FLUSH_POLL);
     }
     Ok(())
+}
+
+/// Whether enough bytes of blob files are stale, and the disk has room, to rewrite those files.
+fn should_rewrite(shared: &Shared, keyspace: &Keyspace) -> bool {
+    let stale = keyspace.fragmented_blob_bytes();
+    let all = keyspace.disk_space();
+    let room = stale.saturating_mul(REWRITE_TIMES).min(all.saturating_sub(stale));
+    let free = disk::free_bytes(&shared.config.path).unwrap_or_default();
+    stale > all / RECLAIM_PART && free >= shared.config.reserve_bytes.saturating_add(room)
 }
 
 /// Removes the files that compaction has replaced: fjall keeps them for readers of the past until a
@@ -211,6 +350,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::keys::{TRIMMED_KEY, receipt};
+    use super::super::shared::Failure;
     use super::super::{EmbeddedConfig, EmbeddedStore};
     use super::*;
     use crate::{
@@ -219,11 +359,25 @@ mod tests {
     };
 
     const TOPIC: TopicId = TopicId(1);
+    /// In another log keyspace.
+    const OTHER: TopicId = TopicId(2);
     const PARTITION: Partition = Partition(0);
 
     fn open(path: &Path) -> EmbeddedStore {
+        open_at(path, Arc::new(ManualClock::new(Timestamp(1))))
+    }
+
+    fn open_at(path: &Path, clock: Arc<ManualClock>) -> EmbeddedStore {
         let config = EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(path) };
-        EmbeddedStore::open(config, Arc::new(ManualClock::new(Timestamp(1)))).unwrap()
+        EmbeddedStore::open(config, clock).unwrap()
+    }
+
+    async fn append(store: &EmbeddedStore, topic: TopicId) {
+        let mut batch = RecordBatch::default();
+        batch.push(&Record { value: &vec![7; 1 << 20], ..Record::default() }).unwrap();
+        let mut appending = Transaction::new(ProjectName::system());
+        appending.append(topic, PARTITION, batch);
+        store.commit(appending).await.unwrap();
     }
 
     async fn change_topic(store: &EmbeddedStore, change: TopicChange) {
@@ -237,11 +391,7 @@ mod tests {
         let store = open(path);
         change_topic(&store, TopicChange::Create(TOPIC)).await;
         for _ in 0..records {
-            let mut batch = RecordBatch::default();
-            batch.push(&Record { value: &vec![7; 1 << 20], ..Record::default() }).unwrap();
-            let mut appending = Transaction::new(ProjectName::system());
-            appending.append(TOPIC, PARTITION, batch);
-            store.commit(appending).await.unwrap();
+            append(&store, TOPIC).await;
         }
         store
     }
@@ -268,6 +418,86 @@ mod tests {
         let store = open(folder.path());
         assert!(!holds_entries(&store));
         assert_eq!(store.bounds(TOPIC, PARTITION).await.unwrap().range(), 2..2);
+    }
+
+    /// The log keyspaces with tables, in a store that has written too little for a flush but to
+    /// compact; the index counts as the one behind them.
+    fn compacted(store: &EmbeddedStore) -> Vec<usize> {
+        with_engine(store, |engine| {
+            let keyspaces = engine.logs().iter().chain([&engine.index]).enumerate();
+            let compacted = keyspaces.filter(|(_, keyspace)| keyspace.table_count() > 0);
+            compacted.map(|(number, _)| number).collect()
+        })
+    }
+
+    /// The topics that are not reclaimed, once the committer has done what it was handed.
+    async fn dropped(store: &EmbeddedStore) -> Vec<TopicId> {
+        store.commit(Transaction::new(ProjectName::system())).await.unwrap();
+        store.shared.gone.dropped()
+    }
+
+    #[tokio::test]
+    async fn dropping_an_empty_topic_compacts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 1).await;
+        change_topic(&store, TopicChange::Create(OTHER)).await;
+        change_topic(&store, TopicChange::Drop(OTHER)).await;
+        reclaim(&store.shared, Reclaim::Worthwhile).unwrap();
+        assert_eq!(dropped(&store).await, []);
+        assert_eq!(compacted(&store), []);
+    }
+
+    #[tokio::test]
+    async fn dropping_a_topic_compacts_only_the_keyspaces_that_hold_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 1).await;
+        change_topic(&store, TopicChange::Create(OTHER)).await;
+        append(&store, OTHER).await;
+        change_topic(&store, TopicChange::Drop(OTHER)).await;
+        store.reclaim().unwrap();
+        assert_eq!(dropped(&store).await, []);
+        assert_eq!(compacted(&store), [log::shard((OTHER, PARTITION)), log::SHARDS]);
+        assert!(holds_entries(&store));
+    }
+
+    #[tokio::test]
+    async fn a_small_topic_is_reclaimed_ten_minutes_after_it_was_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp(1)));
+        let store = open_at(folder.path(), Arc::clone(&clock));
+        change_topic(&store, TopicChange::Create(TOPIC)).await;
+        append(&store, TOPIC).await;
+        change_topic(&store, TopicChange::Drop(TOPIC)).await;
+        for (passes, is_left) in [(0, true), (599, true), (1, false)] {
+            clock.advance(Duration::from_secs(passes));
+            reclaim(&store.shared, Reclaim::Worthwhile).unwrap();
+            assert_eq!(dropped(&store).await.contains(&TOPIC), is_left);
+            assert_eq!(holds_entries(&store), is_left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_topic_is_reclaimed_at_the_next_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 17).await;
+        change_topic(&store, TopicChange::Drop(TOPIC)).await;
+        reclaim(&store.shared, Reclaim::Worthwhile).unwrap();
+        assert_eq!(dropped(&store).await, []);
+        assert!(!holds_entries(&store));
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_when_the_engine_is_taken_away_or_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 0).await;
+        let turn = Turn::begin(&store.shared);
+        turn.step(|_| Ok(())).unwrap();
+        store.shared.chores.interrupt();
+        turn.step(|_| Ok(())).unwrap_err();
+        let turn = Turn::begin(&store.shared);
+        turn.step(|_| Ok(())).unwrap();
+        store.shared.set_failure(Some(Failure::Full));
+        turn.step(|_| Ok(())).unwrap_err();
     }
 
     #[tokio::test]

@@ -112,6 +112,7 @@ impl Shared {
     pub(super) fn reopen(&self) -> Result<CommitNumber, OpenError> {
         let mut last_commit = CommitNumber::default();
         self.engine.replace(|| {
+            self.chores.interrupt();
             open::rewrite_journal(&self.config.path)?;
             self.ends.forget(|_| true);
             // A loss was accepted for the start alone.

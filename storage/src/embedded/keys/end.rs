@@ -1,7 +1,7 @@
 //! A partition's end: what its next record gets.
 
 use super::cursor::Cursor;
-use super::{PartitionKey, partition_key};
+use super::{PartitionKey, parse_partition_key, partition_key};
 use crate::{CommitNumber, DecodeError, Timestamp, TopicId};
 
 /// Where a partition ends. All but `offset` are of the last record, or 0 before the first.
@@ -17,6 +17,10 @@ pub(in crate::embedded) struct End {
 
 pub(in crate::embedded) fn key(partition: PartitionKey) -> [u8; 13] {
     partition_key(super::END, partition)
+}
+
+pub(in crate::embedded) fn parse_key(key: &[u8]) -> Result<PartitionKey, DecodeError> {
+    parse_partition_key(key)
 }
 
 /// What the ends of all partitions of a topic start with.
