@@ -2,10 +2,11 @@
 //! partitions from given offsets; at once or when there are some.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::RngExt;
+use rand::rngs::StdRng;
 use stream_storage::{
     Bounds, Partition, ReadError, ReadRequest, ReadStart, Records, Segment, Store, StoreError,
     Timestamp, TopicId, Watch,
@@ -13,6 +14,7 @@ use stream_storage::{
 use tokio::time::Instant;
 
 use crate::drain::Drain;
+use crate::lock::lock;
 
 /// Where a read of one partition starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,9 @@ pub enum ConsumeError {
         /// The log end.
         log_end: u64,
     },
+    /// The topic does not live: it was deleted after it was looked up.
+    #[error("the topic was deleted")]
+    TopicGone,
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,21 +84,22 @@ pub enum ConsumeError {
 pub struct Reader {
     store: Arc<dyn Store>,
     drain: Drain,
-    /// Which partition a read of several begins with, in turn.
-    turn: AtomicUsize,
+    /// Which partition a read of several begins with: by turns, who reads at a fixed beat with
+    /// others would always meet the same one.
+    random: Mutex<StdRng>,
 }
 
 impl Reader {
     /// A reader that stops waiting when `drain` begins.
-    pub fn new(store: Arc<dyn Store>, drain: Drain) -> Self {
-        Self { store, drain, turn: AtomicUsize::new(0) }
+    pub fn new(store: Arc<dyn Store>, drain: Drain, random: StdRng) -> Self {
+        Self { store, drain, random: Mutex::new(random) }
     }
 
     /// Records of one partition. Cancel safe.
     ///
     /// # Errors
     ///
-    /// The start is trimmed or beyond the log end, or the store could not be read.
+    /// The start is trimmed or beyond the log end, the topic is gone, or the store could not be read.
     pub async fn read(
         &self,
         topic: TopicId,
@@ -124,12 +130,12 @@ impl Reader {
 
     /// Records of several partitions, from the offset given with each. The amount is shared: first
     /// each partition that has records gets an equal part, then what is left goes to those that
-    /// have more, and successive calls begin with another partition, so that a busy one starves
-    /// nobody. Cancel safe.
+    /// have more, and each call begins with a random partition, so that a busy one starves nobody.
+    /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// A start is trimmed or beyond the log end, or the store could not be read.
+    /// A start is trimmed or beyond the log end, the topic is gone, or the store could not be read.
     pub async fn read_all(
         &self,
         topic: TopicId,
@@ -180,6 +186,7 @@ impl Reader {
             (ReadError::BeyondEnd { end }, _) => {
                 ConsumeError::BeyondEnd { partition, offset: end, log_end: end }
             }
+            (ReadError::TopicGone { .. }, _) => ConsumeError::TopicGone,
             (ReadError::Store(error), _) => error.into(),
         })
     }
@@ -193,17 +200,23 @@ impl Reader {
         let mut found = Vec::new();
         for (&partition, &start) in starts {
             let bounds = self.store.bounds(topic, partition).await?;
-            check_start(partition, start, bounds)?;
+            if start < bounds.start || start > bounds.end {
+                self.check_start(topic, partition, start).await?;
+            }
             if start < bounds.end {
                 let next_offset = start;
                 found.push(PartitionRecords { partition, segments: Vec::new(), next_offset });
             }
         }
         if found.is_empty() {
+            // A topic that is gone has nothing new either.
+            if let Some((&partition, &start)) = starts.first_key_value() {
+                self.check_start(topic, partition, start).await?;
+            }
             return Ok(found);
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % found.len();
-        found.rotate_left(turn);
+        let first = lock(&self.random).random_range(0..found.len());
+        found.rotate_left(first);
         let mut left = amount;
         let equal = Amount {
             records_max: (amount.records_max / found.len()).max(1),
@@ -220,6 +233,17 @@ impl Reader {
         }
         found.retain(|part| !part.segments.is_empty());
         Ok(found)
+    }
+
+    /// Whether a read may start there. Bounds alone do not tell a trim from a topic that is gone.
+    async fn check_start(
+        &self,
+        topic: TopicId,
+        partition: Partition,
+        start: u64,
+    ) -> Result<(), ConsumeError> {
+        let amount = Amount { records_max: 1, bytes_max: 1, wait: Duration::ZERO };
+        self.read_once(topic, partition, ReadStart::Offset(start), amount).await.map(drop)
     }
 
     /// Reads on in one partition: at most `share`, and at most what is `left` of the whole.
@@ -244,14 +268,4 @@ impl Reader {
         part.segments.extend(found.segments);
         Ok(())
     }
-}
-
-fn check_start(partition: Partition, offset: u64, bounds: Bounds) -> Result<(), ConsumeError> {
-    if offset < bounds.start {
-        return Err(ConsumeError::Trimmed { partition, offset, earliest: bounds.start });
-    }
-    if offset > bounds.end {
-        return Err(ConsumeError::BeyondEnd { partition, offset, log_end: bounds.end });
-    }
-    Ok(())
 }

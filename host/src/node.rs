@@ -102,7 +102,7 @@ impl Node {
             Retention::new(store.clone(), clock.clone(), catalog.clone(), projects.clone());
         let node = Self {
             keys: Keys::open(store.clone(), clock.clone()).await?,
-            reader: Reader::new(store.clone(), drain.clone()),
+            reader: Reader::new(store.clone(), drain.clone(), rand::make_rng()),
             groups: Groups::new(store.clone(), clock.clone()),
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             store,

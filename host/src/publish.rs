@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use stream_storage::{
     Ack, Appended, Clock, CommitError, Partition, ProducerState, ProducerStep, ProjectName,
-    Receipt, RecordBatch, RecordTooLarge, Store, StoreError, Timestamp, Transaction,
+    Receipt, RecordBatch, RecordTooLarge, Store, StoreError, Timestamp, TopicId, Transaction,
 };
 
 use crate::catalog::{Catalog, CatalogError, check_writable};
@@ -53,7 +53,7 @@ pub enum Identity {
         /// Counts the publishes of this life, from 0.
         sequence: u64,
     },
-    /// A key for one publish, forgotten after a time.
+    /// A key for one publish, unique within the topic, forgotten after a time.
     Key {
         /// The key.
         key: String,
@@ -67,6 +67,8 @@ pub enum Identity {
 pub struct Published {
     /// The topic.
     pub topic: String,
+    /// How many events; for a repeat of long ago, how many it brought itself.
+    pub count: u64,
     /// The places, in the order of partitions. Empty for a repeat of long ago.
     pub places: Vec<Appended>,
     /// What was true of the events when they were answered for.
@@ -135,7 +137,7 @@ pub struct PublisherParts {
 /// Stores events.
 pub struct Publisher {
     parts: PublisherParts,
-    keys_in_flight: Mutex<HashSet<(ProjectName, String)>>,
+    keys_in_flight: Mutex<HashSet<(TopicId, String)>>,
 }
 
 impl Publisher {
@@ -151,30 +153,23 @@ impl Publisher {
     ///
     /// See [`PublishError`]: nothing is stored, except after [`CommitError::Unknown`].
     pub async fn publish(&self, request: PublishRequest<'_>) -> Result<Published, PublishError> {
-        let PublishRequest { project, topic: name, events, .. } = request;
-        if events.is_empty() {
+        let PublishRequest { project, topic: name, .. } = request;
+        if request.events.is_empty() {
             return Err(PublishError::Empty);
         }
         check_writable(name)?;
         let catalog = &self.parts.catalog;
-        let mut topic = catalog.get(project, name).await?;
-        let _in_flight = self.enter(project, request.identity.as_ref())?;
-        if let Some(answer) = self.answered(&request, &topic).await? {
-            return Ok(answer);
+        let topic = catalog.get(project, name).await?;
+        match self.publish_to(&topic, &request).await {
+            Err(PublishError::Commit(CommitError::TopicGone { .. })) => {
+                // What is in memory is older than the store: the topic was deleted, perhaps made
+                // again.
+                catalog.forget(project, name);
+                let topic = catalog.get(project, name).await?;
+                self.publish_to(&topic, &request).await
+            }
+            answer => answer,
         }
-        let mut committed = self.commit(&request, &topic).await;
-        if let Err(PublishError::Commit(CommitError::TopicGone { .. })) = committed {
-            // What is in memory is older than the store: the topic was deleted, perhaps made again.
-            catalog.forget(project, name);
-            topic = catalog.get(project, name).await?;
-            committed = self.commit(&request, &topic).await;
-        }
-        let receipt = committed?;
-        if !receipt.duplicate {
-            let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-            self.parts.rates.add(topic.id, count, receipt.timestamp);
-        }
-        published(&topic, request.identity.as_ref(), receipt)
     }
 
     /// How far a client's producer has come.
@@ -190,6 +185,23 @@ impl Publisher {
         self.parts.store.producer(project, &sequence_producer(producer)).await
     }
 
+    async fn publish_to(
+        &self,
+        topic: &Topic,
+        request: &PublishRequest<'_>,
+    ) -> Result<Published, PublishError> {
+        let _in_flight = self.enter(topic, request.identity.as_ref())?;
+        if let Some(answer) = self.answered(request, topic).await? {
+            return Ok(answer);
+        }
+        let receipt = self.commit(request, topic).await?;
+        let published = published(topic, request.identity.as_ref(), receipt)?;
+        if let (Some(place), false) = (published.places.first(), published.duplicate) {
+            self.parts.rates.add(topic.id, published.count, place.timestamp);
+        }
+        Ok(published)
+    }
+
     /// The answer of an earlier publish of the same identity.
     async fn answered(
         &self,
@@ -198,7 +210,7 @@ impl Publisher {
     ) -> Result<Option<Published>, PublishError> {
         let Some(identity) = &request.identity else { return Ok(None) };
         let store = &self.parts.store;
-        let (id, epoch, sequence) = identity.place();
+        let (id, epoch, sequence) = identity.place(topic.id);
         match store.producer(request.project, &id).await? {
             Some(state) if state.epoch == epoch && sequence <= state.last_sequence => {}
             // New, or refused: which of them, the commit decides.
@@ -211,6 +223,7 @@ impl Publisher {
             }
             None => Ok(Some(Published {
                 topic: topic.name.to_string(),
+                count: u64::try_from(request.events.len()).unwrap_or(u64::MAX),
                 places: Vec::new(),
                 ack: Ack::Durable,
                 duplicate: true,
@@ -241,7 +254,7 @@ impl Publisher {
     }
 
     fn step(&self, identity: &Identity, topic: &Topic) -> ProducerStep {
-        let (id, epoch, sequence) = identity.place();
+        let (id, epoch, sequence) = identity.place(topic.id);
         let payload_digest = identity.digest();
         let expires = payload_digest.map(|_| {
             let expiry = u64::try_from(self.parts.key_expiry.as_millis()).unwrap_or(u64::MAX);
@@ -255,11 +268,11 @@ impl Publisher {
     /// Notes that a key's request is under way, until the answer is dropped.
     fn enter(
         &self,
-        project: &ProjectName,
+        topic: &Topic,
         identity: Option<&Identity>,
     ) -> Result<Option<InFlight<'_>>, PublishError> {
         let Some(Identity::Key { key, .. }) = identity else { return Ok(None) };
-        let entry = (project.clone(), key.clone());
+        let entry = (topic.id, key.clone());
         if !lock(&self.keys_in_flight).insert(entry.clone()) {
             return Err(PublishError::InFlight { key: key.clone() });
         }
@@ -269,8 +282,8 @@ impl Publisher {
 
 /// A key whose request is under way; no longer when dropped.
 struct InFlight<'a> {
-    keys: &'a Mutex<HashSet<(ProjectName, String)>>,
-    entry: (ProjectName, String),
+    keys: &'a Mutex<HashSet<(TopicId, String)>>,
+    entry: (TopicId, String),
 }
 
 impl Drop for InFlight<'_> {
@@ -280,13 +293,14 @@ impl Drop for InFlight<'_> {
 }
 
 impl Identity {
-    /// The producer, epoch and sequence that stand for it in the store.
-    fn place(&self) -> (String, u64, u64) {
+    /// The producer, epoch and sequence that stand for it in the store. Those of a key are the
+    /// topic's: what was deleted with its topic is not taken for stored.
+    fn place(&self, topic: TopicId) -> (String, u64, u64) {
         match self {
             Self::Sequence { producer, epoch, sequence } => {
                 (sequence_producer(producer), *epoch, *sequence)
             }
-            Self::Key { key, .. } => (format!("idempotency/{key}"), 0, 0),
+            Self::Key { key, .. } => (format!("idempotency/{topic}/{key}"), 0, 0),
         }
     }
 
@@ -340,5 +354,7 @@ fn published(
         name = note.topic;
     }
     let ack = if receipt.durable { Ack::Durable } else { Ack::Memory };
-    Ok(Published { topic: name, places: receipt.appends, ack, duplicate: receipt.duplicate })
+    let Receipt { appends: places, duplicate, .. } = receipt;
+    let count = places.iter().map(|place| u64::from(place.count)).sum();
+    Ok(Published { topic: name, count, places, ack, duplicate })
 }

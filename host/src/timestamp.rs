@@ -9,7 +9,7 @@ use time::{OffsetDateTime, UtcOffset};
 const FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A text that is not an RFC 3339 timestamp of 1970 or later.
+/// A text that is not an RFC 3339 timestamp.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected an RFC 3339 timestamp such as `2026-01-02T03:04:05.678Z`, got `{text}`")]
 pub struct InvalidTimestamp {
@@ -27,17 +27,18 @@ pub fn format(timestamp: Timestamp) -> String {
 }
 
 /// Reads an RFC 3339 timestamp with any offset; what is finer than a millisecond is rounded up, so
-/// that a read from a time never starts before it.
+/// that a read from a time never starts before it. A time before 1970 is taken for its start: all
+/// timestamps are later.
 ///
 /// # Errors
 ///
-/// The text has another form, or names a time before 1970.
+/// The text has another form.
 pub fn parse(text: &str) -> Result<Timestamp, InvalidTimestamp> {
     OffsetDateTime::parse(text, &Rfc3339)
         .ok()
         .map(|time| time.to_offset(UtcOffset::UTC).unix_timestamp_nanos())
-        .and_then(|nanos| u128::try_from(nanos).ok())
-        .and_then(|nanos| u64::try_from(nanos.div_ceil(1_000_000)).ok())
+        .map(|nanos| nanos.max(0).unsigned_abs().div_ceil(1_000_000))
+        .and_then(|millis| u64::try_from(millis).ok())
         .map(Timestamp)
         .ok_or_else(|| InvalidTimestamp { text: text.chars().take(64).collect() })
 }
@@ -68,8 +69,15 @@ mod tests {
     }
 
     #[test]
+    fn a_time_before_1970_is_the_earliest() {
+        for text in ["1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1970-01-01T00:00:00+01:00"] {
+            assert_eq!(parse(text), Ok(Timestamp(0)), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_timestamp_is_refused() {
-        for text in ["", "yesterday", "2026-01-02", "2026-01-02T03:04:05", "1969-12-31T23:59:59Z"] {
+        for text in ["", "yesterday", "2026-01-02", "2026-01-02T03:04:05"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

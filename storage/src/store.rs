@@ -31,7 +31,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The start is trimmed or beyond the end, or the store cannot be read.
+    /// The start is trimmed or beyond the end, the topic does not live, or the store cannot be read.
     async fn read(&self, request: ReadRequest) -> Result<Records, ReadError>;
 
     /// What a partition holds. One that was never written is empty from 0.
@@ -342,6 +342,12 @@ pub enum ReadError {
     BeyondEnd {
         /// The durable end.
         end: u64,
+    },
+    /// The topic was dropped, or never created.
+    #[error("topic id `{topic}` does not exist")]
+    TopicGone {
+        /// The topic.
+        topic: TopicId,
     },
     /// The store failed.
     #[error(transparent)]

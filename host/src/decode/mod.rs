@@ -56,7 +56,7 @@ pub fn events<'a>(
         Format::CloudEventsBatch => json_array::read(&mut batch, cloudevents::structured),
         Format::CloudEvent => read_one(&mut batch, headers, cloudevents::structured),
         Format::CloudEventBinary => cloudevents::binary(body, headers, limits)
-            .and_then(|event| batch.push(traced(event, headers, limits)?)),
+            .and_then(|event| batch.push(traced(event, headers))),
     };
     batch.finish(read)
 }
@@ -91,21 +91,18 @@ fn read_one<'a>(
         return Ok(());
     }
     let event = decode(text, batch.limits)?;
-    batch.push(traced(event, headers, batch.limits)?)
+    batch.push(traced(event, headers))
 }
 
-/// The event with the request's trace context, unless it brings one of its own.
-fn traced<'a>(
-    mut event: Event<'a>,
-    headers: &'a HeaderMap,
-    limits: &Limits,
-) -> Result<Event<'a>, Fault<'a>> {
+/// The event with the request's trace context, unless it brings one of its own. It is no header of
+/// the publisher's and does not count as one.
+fn traced<'a>(mut event: Event<'a>, headers: &'a HeaderMap) -> Event<'a> {
     let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let has_parent = event.headers.iter().any(|(name, _)| name == TRACEPARENT);
     if let Some(parent) = parent.filter(|_| !has_parent) {
-        push_header(&mut event, TRACEPARENT.into(), parent.into(), limits)?;
+        event.headers.push((TRACEPARENT.into(), parent.into()));
     }
-    Ok(event)
+    event
 }
 
 /// The events read so far.

@@ -307,6 +307,7 @@ fn of_consume(error: &ConsumeError) -> Told {
             Told::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset-beyond-end")
                 .with(json!({ "partition": partition.0, "log_end": log_end }))
         }
+        ConsumeError::TopicGone => not_found("topic-not-found"),
         ConsumeError::Store(error) => of_store(error),
     }
 }
@@ -347,7 +348,9 @@ fn of_commit(error: &CommitError) -> Told {
             forbidden("stale-epoch").with(json!({ "current_epoch": current }))
         }
         CommitError::SequenceGap { expected, received } => {
-            conflict("sequence-gap").with(json!({ "expected": expected, "received": received }))
+            conflict("sequence-gap")
+                .with(json!({ "expected": expected, "received": received }))
+                .retryable()
         }
         CommitError::PayloadMismatch => {
             Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")

@@ -74,7 +74,7 @@ pub(crate) async fn publish(
         .collect();
     let told = json!({
         "topic": published.topic,
-        "count": events.len(),
+        "count": published.count,
         "partitions": partitions,
         "ack": ack::as_str(published.ack),
         "duplicate": published.duplicate,

@@ -14,7 +14,7 @@ const PRODUCER_SEQ: &str = "producer-seq";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Longest producer id and idempotency key, in bytes.
-const ID_BYTES_MAX: usize = 256;
+const ID_BYTES_MAX: usize = 128;
 
 /// The identity that the headers give; `None` if they give none.
 ///
@@ -60,7 +60,8 @@ pub(crate) fn identity(
 pub(crate) fn check_id(field: &'static str, id: String) -> Result<String, ApiError> {
     let is_visible = id.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     if id.is_empty() || id.len() > ID_BYTES_MAX || !is_visible {
-        return Err(ApiError::invalid(field, "expected 1–256 printable ASCII characters"));
+        let message = format!("expected 1–{ID_BYTES_MAX} printable ASCII characters");
+        return Err(ApiError::invalid(field, message));
     }
     Ok(id)
 }
@@ -170,6 +171,16 @@ mod tests {
         ];
         for headers in cases {
             assert!(read(headers).is_err(), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_at_most_128_characters() {
+        let at_the_limit = "i".repeat(128);
+        for field in [PRODUCER_ID, IDEMPOTENCY_KEY] {
+            assert!(check_id(field, at_the_limit.clone()).is_ok(), "{field}");
+            let error = check_id(field, format!("{at_the_limit}i")).unwrap_err();
+            assert!(error.to_string().contains("1–128"), "{error}");
         }
     }
 

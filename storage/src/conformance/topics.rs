@@ -5,7 +5,8 @@ use super::test_bed::{
     P0, P1, TOPIC, TestBed, appending, batch, putting, request, transaction, values,
 };
 use crate::{
-    Bounds, CommitError, CommitNumber, Expected, ReadStart, TopicChange, TopicId, Transaction, Trim,
+    Bounds, CommitError, CommitNumber, Expected, ReadError, ReadStart, Timestamp, TopicChange,
+    TopicId, Transaction, Trim,
 };
 
 const OTHER: TopicId = TopicId(2);
@@ -56,8 +57,14 @@ pub(super) async fn a_dropped_topic_takes_nothing_and_gives_nothing(engine: &dyn
     bed.drop_topic(TOPIC).await;
     assert_eq!(bed.refusal(appending(P0, &["c"])).await, gone(TOPIC));
     assert_eq!(bed.refusal(appending(P1, &["c"])).await, gone(TOPIC));
-    assert!(bed.read(P0, ReadStart::Offset(0)).await.is_err());
-    assert!(bed.read(P0, ReadStart::AfterCommit(CommitNumber(0))).await.is_err());
+    for start in [0, 1, 2].map(ReadStart::Offset).into_iter().chain([
+        ReadStart::AfterCommit(CommitNumber(0)),
+        ReadStart::AfterCommit(CommitNumber(u64::MAX)),
+        ReadStart::Time(Timestamp(0)),
+    ]) {
+        let refused = bed.read(P0, start).await.unwrap_err();
+        assert_eq!(refused, ReadError::TopicGone { topic: TOPIC }, "{start:?}");
+    }
     let Bounds { start, end, bytes, .. } = bed.bounds(P0).await;
     assert_eq!((end - start, bytes), (0, 0));
     bed.trim(P0, Trim::KeepBytes(0)).await.unwrap();

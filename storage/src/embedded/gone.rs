@@ -63,11 +63,6 @@ impl Gone {
         }
     }
 
-    /// Forgets everything, before it is loaded anew.
-    pub(super) fn clear(&self) {
-        *self.write() = Inner::default();
-    }
-
     fn covers(&self, partition: PartitionKey, offset: u64) -> bool {
         let inner = self.read();
         inner.is_dropped(partition.0)

@@ -306,6 +306,7 @@ fn should_rewrite(shared: &Shared, keyspace: &Keyspace) -> bool {
 /// Removes the files that compaction has replaced: fjall keeps them for readers of the past until a
 /// memtable is rotated after a later write.
 fn release(engine: &Engine) -> Result<(), StoreError> {
+    engine.wait_for_flushes()?;
     engine.index.insert(TRIMMED_KEY, Bytes::new())?;
     engine.index.rotate_memtable()?;
     Ok(())

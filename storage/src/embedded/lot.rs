@@ -35,6 +35,14 @@ pub(super) struct Ground<'a> {
     pub(super) now: Timestamp,
 }
 
+impl Ground<'_> {
+    /// Where a partition ends, synced or not.
+    fn end(&self, partition: PartitionKey) -> End {
+        let unsynced = self.unsynced.get(&partition).copied();
+        unsynced.unwrap_or_else(|| self.ends.get(partition))
+    }
+}
+
 /// The transactions so far.
 pub(super) struct Lot<'a> {
     ground: Ground<'a>,
@@ -97,13 +105,9 @@ impl<'a> Lot<'a> {
     /// it was.
     pub(super) fn add(&mut self, transaction: &mut Transaction) -> Outcome {
         match self.check(transaction) {
-            Ok(None) => {}
-            Ok(Some(outcome)) => return outcome,
-            Err(error) => return Outcome::Refused(error),
-        }
-        match self.keep_ends(transaction) {
-            Ok(()) => Outcome::Committed(self.apply(transaction)),
-            Err(error) => Outcome::Refused(error.into()),
+            Ok(None) => Outcome::Committed(self.apply(transaction)),
+            Ok(Some(outcome)) => outcome,
+            Err(error) => Outcome::Refused(error),
         }
     }
 
@@ -279,10 +283,7 @@ impl<'a> Lot<'a> {
 
     fn check_topic(&self, topic: TopicId) -> Result<(), CommitError> {
         let is_live = match self.meta.get(topic::key(topic).as_slice()) {
-            Some(row) => {
-                decode_row(row.as_ref(), Life::decode).map_err(StoreError::from)?
-                    == Some(Life::Live)
-            }
+            Some(row) => decode_row(row.as_ref(), Life::decode)? == Some(Life::Live),
             None => self.ground.gone.is_live(topic),
         };
         if is_live { Ok(()) } else { Err(CommitError::TopicGone { topic }) }
@@ -299,18 +300,6 @@ impl<'a> Lot<'a> {
             Some(row) => Ok(row.clone()),
             None => self.ground.engine.meta(key),
         }
-    }
-
-    /// Makes sure that the end of each partition that is appended to is known, so that nothing can
-    /// fail any more.
-    fn keep_ends(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
-        for append in &transaction.appends {
-            let partition = (append.topic, append.partition);
-            let durable = self.ground.ends.get(self.ground.engine, partition)?;
-            let end = self.ground.unsynced.get(&partition).copied().unwrap_or(durable);
-            self.ends.entry(partition).or_insert(end);
-        }
-        Ok(())
     }
 
     fn apply(&mut self, transaction: &mut Transaction) -> Receipt {
@@ -344,7 +333,7 @@ impl<'a> Lot<'a> {
     fn append(&mut self, append: Append) -> Appended {
         let Append { topic, partition, batch, index: entries } = append;
         let place = (topic, partition);
-        let end = self.ends.entry(place).or_default();
+        let end = self.ends.entry(place).or_insert_with(|| self.ground.end(place));
         let start = *end;
         let timestamp = self.ground.now.max(start.timestamp);
         let count = batch.count();

@@ -121,7 +121,7 @@ impl EmbeddedStore {
         let shared = Arc::new(Shared {
             clock,
             engine: EngineCell::new(opened.engine),
-            ends: ends::Ends::default(),
+            ends: opened.ends,
             gone,
             watches: watches::Watches::default(),
             queue,
@@ -226,10 +226,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn bounds(&self, topic: TopicId, partition: Partition) -> Result<Bounds, StoreError> {
-        if let Some(bounds) = self.shared.known_bounds((topic, partition)) {
-            return Ok(bounds);
-        }
-        self.reading(move |shared, engine| shared.bounds(engine, (topic, partition))).await
+        Ok(self.shared.bounds((topic, partition)))
     }
 
     fn watch(&self, watch: Watch) -> watch::Receiver<u64> {
@@ -252,7 +249,7 @@ impl Store for EmbeddedStore {
             self.submit(&ProjectName::system(), work, TRIM_BYTES)?;
             answer(answered).await?;
         }
-        Ok(self.bounds(topic, partition).await?)
+        Ok(self.shared.bounds(key))
     }
 
     async fn get(

@@ -1,19 +1,23 @@
 //! Opening: what is on the disk is checked, mended, opened and loaded.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fjall::PersistMode;
+
 use super::EmbeddedConfig;
+use super::ends::Ends;
 use super::engine::Engine;
 use super::gone::Gone;
 use super::keys::commit::{self, LastCommit};
 use super::keys::end::{self, End};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
-use super::keys::{FORMAT, FORMAT_KEY, TRIMMED_KEY, log};
-use super::recovery::{self, RecoveryError};
+use super::keys::{FORMAT, FORMAT_KEY, PartitionKey, TRIMMED_KEY, log};
+use super::recovery::{self, Prepared, RecoveryError};
 use super::{high_water, journal};
 use crate::batch::parse_header;
 use crate::{CommitNumber, StoreError};
@@ -64,14 +68,15 @@ pub enum OpenError {
 /// An engine and where it stands.
 pub(super) struct Opened {
     pub(super) engine: Engine,
+    pub(super) ends: Ends,
     pub(super) last_commit: CommitNumber,
 }
 
 /// Where fjall keeps its files.
 const DATABASE: &str = "db";
 
-/// Opens the data folder, or makes it. `gone` is loaded from it. All that is seen is durable when
-/// this returns.
+/// Opens the data folder, or makes it. What `gone` lacks is loaded from it; what it has must come
+/// from there. All that is seen is durable when this returns.
 pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<Opened, OpenError> {
     let EmbeddedConfig { path, accept_loss, .. } = config;
     let accept_loss = *accept_loss;
@@ -80,7 +85,6 @@ pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<O
     let database = path.join(DATABASE);
     let recovered = |error| OpenError::recovery(path, &error);
     let prepared = recovery::prepare(&database, accept_loss).map_err(recovered)?;
-    gone.clear();
     let engine =
         Engine::open(&database, config.cache_bytes, gone).map_err(|error| match error {
             fjall::Error::Locked => OpenError::Locked { path: path.clone() },
@@ -89,13 +93,20 @@ pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<O
     let failed = |error: StoreError| OpenError::database(path, &error);
     check_format(&engine, path)?;
     load_gone(&engine, gone).map_err(failed)?;
-    let last_commit = last_commit(&engine).map_err(failed)?;
-    recovery::check_journals(path, &prepared, last_commit, accept_loss)
-        .and_then(|()| recovery::check_high_water(path, last_commit, accept_loss))
-        .map_err(recovered)?;
-    reconcile(&engine, gone, accept_loss).map_err(failed)?;
+    let ends = Ends::load(&engine).map_err(failed)?;
+    let lost = lost_ends(&engine, &ends, gone).map_err(failed)?;
+    let mut last_commit = last_commit(&engine).map_err(failed)?;
+    let losses = find_losses(path, &prepared, last_commit, &lost).map_err(recovered)?;
+    if !losses.is_empty() {
+        let known = recovery::accept(losses, accept_loss).map_err(recovered)?;
+        let row = LastCommit { last: known.max(last_commit), previous: last_commit };
+        mend(&engine, &lost, row).map_err(|error| OpenError::database(path, &error))?;
+        recovery::keep_accepted(path, row.last).map_err(recovered)?;
+        ends.publish(lost);
+        last_commit = row.last;
+    }
     engine.sync().map_err(|error| OpenError::database(path, &error))?;
-    Ok(Opened { engine, last_commit })
+    Ok(Opened { engine, ends, last_commit })
 }
 
 /// Writes the last journal anew. After a failed sync the system may hold in memory, as if it were on
@@ -144,38 +155,36 @@ fn last_commit(engine: &Engine) -> Result<CommitNumber, StoreError> {
     Ok(row.unwrap_or_default().last)
 }
 
-/// Makes entries and partition ends agree.
+/// The ends that partitions should have, of those whose stored end is before what they hold.
 ///
-/// A crash may leave entries beyond their partition's end: records that were acknowledged from
-/// memory only, flushed before they were synced. They were never seen by a reader and are deleted,
-/// since their offsets will be given again. After an accepted loss it may be the end that is
-/// missing: then what is there is kept.
-fn reconcile(engine: &Engine, gone: &Gone, accept_loss: bool) -> Result<(), StoreError> {
+/// A lot is in the journal as a whole or not at all, and fjall syncs the journal before it writes a
+/// table. So entries beyond their partition's end, or a trim point there, mean that the journal lost
+/// what was synced.
+fn lost_ends(
+    engine: &Engine,
+    ends: &Ends,
+    gone: &Gone,
+) -> Result<HashMap<PartitionKey, End>, StoreError> {
+    let mut lost = HashMap::new();
+    for (partition, point) in gone.points() {
+        let TrimPoint { offset, bytes, commit } = point;
+        let End { offset: stored, timestamp, .. } = ends.get(partition);
+        if offset > stored {
+            lost.insert(partition, End { offset, bytes, timestamp, commit });
+        }
+    }
     for keyspace in engine.logs() {
         let mut next = keyspace.range(..TRIMMED_KEY).next();
         while let Some(guard) = next {
             let (partition, _) = log::parse_key(&guard.key()?)?;
-            let stored = engine.meta(&end::key(partition))?;
-            let end = stored.as_deref().map(End::decode).transpose()?.unwrap_or_default();
-            let beyond = log::key(partition, end.offset)..=log::key(partition, u64::MAX);
-            for guard in keyspace.range(beyond) {
-                if gone.is_dropped(partition.0) {
-                    break;
-                }
-                let (key, value) = guard.into_inner()?;
-                let (_, last_offset) = log::parse_key(&key)?;
-                if accept_loss {
-                    let end = end_after(&value, last_offset)?;
-                    tracing::warn!(topic = %partition.0, partition = %partition.1,
-                        offset = end.offset, "keeping records whose partition's end was lost");
-                    engine.meta.insert(end::key(partition).to_vec(), end.encode())?;
-                } else {
-                    tracing::warn!(topic = %partition.0, partition = %partition.1, last_offset,
-                        "discarding records that were never synced");
-                    keyspace.remove(key)?;
-                }
-            }
+            let end = lost.get(&partition).copied().unwrap_or_else(|| ends.get(partition));
             let behind = log::key(partition, u64::MAX);
+            let beyond = log::key(partition, end.offset)..=behind;
+            if let Some(last) = keyspace.range(beyond).next_back() {
+                let (key, entry) = last.into_inner()?;
+                let (_, last_offset) = log::parse_key(&key)?;
+                lost.insert(partition, end_after(&entry, last_offset)?);
+            }
             next = keyspace
                 .range::<&[u8], _>((
                     Bound::Excluded(&behind[..]),
@@ -184,7 +193,32 @@ fn reconcile(engine: &Engine, gone: &Gone, accept_loss: bool) -> Result<(), Stor
                 .next();
         }
     }
-    Ok(())
+    lost.retain(|(topic, _), _| !gone.is_dropped(*topic));
+    Ok(lost)
+}
+
+fn find_losses(
+    data: &Path,
+    prepared: &Prepared,
+    last_commit: CommitNumber,
+    lost: &HashMap<PartitionKey, End>,
+) -> Result<Vec<RecoveryError>, RecoveryError> {
+    let journals = recovery::find_early_end(prepared, last_commit);
+    let high_water = recovery::find_below_high_water(data, last_commit)?;
+    let last_beyond = lost.values().map(|end| end.commit).max();
+    let beyond = last_beyond.map(|commit| RecoveryError::BeyondEnds { commit });
+    Ok(journals.into_iter().chain(high_water).chain(beyond).collect())
+}
+
+/// Keeps what partitions hold beyond their ends, and the number behind which commits go on. Both are
+/// synced when this returns.
+fn mend(engine: &Engine, lost: &HashMap<PartitionKey, End>, row: LastCommit) -> fjall::Result<()> {
+    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncData));
+    for (partition, end) in lost {
+        batch.insert(&engine.meta, end::key(*partition).to_vec(), end.encode());
+    }
+    batch.insert(&engine.meta, commit::KEY.to_vec(), row.encode().to_vec());
+    batch.commit()
 }
 
 /// The end of a partition whose last entry is this.
@@ -209,5 +243,175 @@ impl OpenError {
 
     pub(super) fn database(path: &Path, error: &dyn std::fmt::Display) -> Self {
         Self::Database { path: path.to_owned(), reason: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::ops::Range;
+
+    use super::*;
+    use crate::embedded::EmbeddedStore;
+    use crate::embedded::keys::PartitionKey;
+    use crate::{
+        ManualClock, Partition, ProjectName, ReadRequest, ReadStart, Receipt, Record, RecordBatch,
+        Store, Timestamp, TopicChange, TopicId, Transaction, Trim,
+    };
+
+    const TOPIC: TopicId = TopicId(1);
+    const PARTITION: Partition = Partition(0);
+    const PLACE: PartitionKey = (TOPIC, PARTITION);
+    /// Each with one record; the first makes the topic.
+    const COMMITS: usize = 5;
+
+    fn open(data: &Path, accept_loss: bool) -> Result<EmbeddedStore, OpenError> {
+        let config = EmbeddedConfig { reserve_bytes: 0, accept_loss, ..EmbeddedConfig::new(data) };
+        EmbeddedStore::open(config, Arc::new(ManualClock::new(Timestamp(1))))
+    }
+
+    fn refusal(data: &Path) -> String {
+        match open(data, false) {
+            Err(OpenError::Recovery { reason, .. }) => reason,
+            other => panic!("expected a refusal, got {:?}", other.err()),
+        }
+    }
+
+    async fn append(store: &EmbeddedStore, changes: Vec<TopicChange>) -> Receipt {
+        let mut batch = RecordBatch::default();
+        batch.push(&Record { value: b"value", ..Record::default() }).unwrap();
+        let mut transaction = Transaction::new(ProjectName::system());
+        transaction.topics = changes;
+        transaction.append(TOPIC, PARTITION, batch);
+        store.commit(transaction).await.unwrap()
+    }
+
+    /// A store with `COMMITS` records.
+    async fn with_records(data: &Path) -> EmbeddedStore {
+        let store = open(data, false).unwrap();
+        append(&store, vec![TopicChange::Create(TOPIC)]).await;
+        for _ in 1..COMMITS {
+            append(&store, Vec::new()).await;
+        }
+        store
+    }
+
+    /// The offsets that can be read.
+    async fn offsets(store: &EmbeddedStore, start: ReadStart) -> Vec<u64> {
+        let (topic, partition) = PLACE;
+        let (records_max, bytes_max) = (100, 1 << 20);
+        let request = ReadRequest { topic, partition, start, records_max, bytes_max };
+        let segments = store.read(request).await.unwrap().segments;
+        segments.iter().flat_map(|segment| segment.base_offset()..segment.end_offset()).collect()
+    }
+
+    /// Cuts lots out of the only journal of a closed store.
+    fn lose(data: &Path, lots: Range<usize>) {
+        let [journal] = &journal::list(&data.join(DATABASE)).unwrap()[..] else {
+            panic!("one journal expected")
+        };
+        let mut starts = Vec::new();
+        let extent = journal::scan(&journal.path, &commit::KEY, |start, _| starts.push(start));
+        let end = extent.unwrap().whole;
+        starts.push(end);
+        let place = |lot: usize| usize::try_from(starts[lot]).unwrap();
+        let mut bytes = fs::read(&journal.path).unwrap();
+        bytes.truncate(usize::try_from(end).unwrap());
+        bytes.drain(place(lots.start)..place(lots.end));
+        fs::write(&journal.path, bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn commit_numbers_do_not_go_back_after_an_accepted_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let store = with_records(data).await;
+        let cursor = append(&store, Vec::new()).await.commit;
+        store.close().await;
+        lose(data, 2..COMMITS + 1);
+        assert!(refusal(data).contains("synced data is missing"));
+
+        let store = open(data, true).unwrap();
+        assert_eq!(offsets(&store, ReadStart::Offset(0)).await, [0, 1]);
+        assert_eq!(offsets(&store, ReadStart::AfterCommit(cursor)).await, [0; 0]);
+        assert!(append(&store, Vec::new()).await.commit > cursor);
+        assert_eq!(offsets(&store, ReadStart::AfterCommit(cursor)).await, [2]);
+        store.close().await;
+
+        let store = open(data, false).unwrap();
+        append(&store, Vec::new()).await;
+        assert_eq!(offsets(&store, ReadStart::AfterCommit(cursor)).await, [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn commit_numbers_do_not_go_back_though_nothing_was_written_after_an_accepted_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let store = with_records(data).await;
+        let cursor = append(&store, Vec::new()).await.commit;
+        store.close().await;
+        lose(data, 2..COMMITS + 1);
+        open(data, true).unwrap().close().await;
+
+        let store = open(data, false).unwrap();
+        assert!(append(&store, Vec::new()).await.commit > cursor);
+    }
+
+    /// A closed store of which the tables hold all records, and the journal the first two; the high
+    /// water lags.
+    async fn with_tables_ahead(data: &Path) {
+        let store = with_records(data).await;
+        let flushed = |engine: &Engine| engine.log(PLACE).rotate_memtable_and_wait();
+        store.shared.engine.with(|engine| flushed(engine).map_err(StoreError::from)).unwrap();
+        store.close().await;
+        lose(data, 2..COMMITS);
+        fs::remove_file(data.join(high_water::FILE_NAME)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn tables_ahead_of_the_journal_refuse_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        with_tables_ahead(folder.path()).await;
+        for _ in 0..2 {
+            assert_eq!(
+                refusal(folder.path()),
+                "synced data is missing: the store holds records up to commit `5` beyond the ends \
+                 of their partitions; restore a backup, or start without what is missing with \
+                 `--accept-loss`"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn tables_ahead_of_the_journal_are_kept_once_the_loss_is_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        with_tables_ahead(data).await;
+        let store = open(data, true).unwrap();
+        assert_eq!(offsets(&store, ReadStart::Offset(0)).await, [0, 1, 2, 3, 4]);
+        assert_eq!(offsets(&store, ReadStart::AfterCommit(CommitNumber(3))).await, [3, 4]);
+        assert_eq!(append(&store, Vec::new()).await.commit, CommitNumber(6));
+        store.close().await;
+
+        let store = open(data, false).unwrap();
+        assert_eq!(offsets(&store, ReadStart::AfterCommit(CommitNumber(4))).await, [4, 5]);
+    }
+
+    #[tokio::test]
+    async fn records_are_not_appended_below_a_trim_point_after_an_accepted_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let store = with_records(data).await;
+        store.trim(TOPIC, PARTITION, Trim::Before(4)).await.unwrap();
+        store.close().await;
+        lose(data, 2..COMMITS);
+        assert!(refusal(data).contains("synced data is missing"));
+
+        let store = open(data, true).unwrap();
+        assert_eq!(store.bounds(TOPIC, PARTITION).await.unwrap().range(), 4..4);
+        append(&store, Vec::new()).await;
+        assert_eq!(offsets(&store, ReadStart::Offset(4)).await, [4]);
+        store.close().await;
+        open(data, false).unwrap().close().await;
     }
 }

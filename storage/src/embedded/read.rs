@@ -19,20 +19,11 @@ use crate::{
 };
 
 impl Shared {
-    pub(super) fn bounds(
-        &self,
-        engine: &Engine,
-        partition: PartitionKey,
-    ) -> Result<Bounds, StoreError> {
+    /// What a partition holds, without a look at the disk.
+    pub(super) fn bounds(&self, partition: PartitionKey) -> Bounds {
         // Before the end, which only grows: so the start never lies beyond it.
         let trim = self.trim_of(partition);
-        Ok(bounds_between(trim, self.ends.get(engine, partition)?))
-    }
-
-    /// What a partition holds, if that is known without a look at the disk.
-    pub(super) fn known_bounds(&self, partition: PartitionKey) -> Option<Bounds> {
-        let trim = self.trim_of(partition);
-        self.ends.cached(partition).map(|end| bounds_between(trim, end))
+        bounds_between(trim, self.ends.get(partition))
     }
 
     /// The trim point of a partition; `None` if its topic is dropped.
@@ -47,16 +38,27 @@ impl Shared {
         request: &ReadRequest,
     ) -> Result<Records, ReadError> {
         let partition = (request.topic, request.partition);
-        let bounds = self.bounds(engine, partition)?;
-        let start = self.resolve(engine, partition, &bounds, request.start)?;
+        let bounds = self.bounds(partition);
+        let start = self
+            .resolve(engine, partition, &bounds, request.start)
+            .map_err(|error| self.gone_or(request.topic, error))?;
         let mut records =
             Records { segments: Vec::new(), next_offset: start, end_offset: bounds.end };
         if start < bounds.end && request.records_max > 0 {
-            collect(engine, partition, request, &mut records)?;
+            collect(engine, partition, request, &mut records)
+                .map_err(|error| self.gone_or(request.topic, error))?;
         }
-        // What was read may have been trimmed, and reclaimed, meanwhile.
-        let earliest = self.bounds(engine, partition)?.start;
-        if start < earliest { Err(ReadError::Trimmed { earliest }) } else { Ok(records) }
+        // What was read may have been trimmed or dropped, and reclaimed, meanwhile.
+        let earliest = self.bounds(partition).start;
+        if start < earliest || !self.gone.is_live(request.topic) {
+            return Err(self.gone_or(request.topic, ReadError::Trimmed { earliest }));
+        }
+        Ok(records)
+    }
+
+    /// `error`, unless it comes of the topic being gone.
+    fn gone_or(&self, topic: TopicId, error: ReadError) -> ReadError {
+        if self.gone.is_live(topic) { error } else { ReadError::TopicGone { topic } }
     }
 
     fn resolve(
@@ -83,8 +85,7 @@ impl Shared {
                 if commit >= bounds.last_commit {
                     return Ok(bounds.end);
                 }
-                let is_dropped = self.gone.is_dropped(partition.0);
-                if is_dropped || commit < self.gone.point(partition).commit {
+                if commit < self.gone.point(partition).commit {
                     return Err(ReadError::Trimmed { earliest: bounds.start });
                 }
                 Ok(first_offset(engine, partition, bounds.range(), |section| {
@@ -101,8 +102,8 @@ impl Shared {
         partition: PartitionKey,
         trim: Trim,
     ) -> Result<Option<TrimPoint>, TrimError> {
-        let end = self.ends.get(engine, partition)?;
-        let bounds = self.bounds(engine, partition)?;
+        let end = self.ends.get(partition);
+        let bounds = self.bounds(partition);
         let offset = match trim {
             Trim::Before(offset) if offset > end.offset => {
                 return Err(TrimError::BeyondEnd { end: end.offset });
@@ -214,7 +215,7 @@ impl Shared {
                 break;
             }
             let ((topic, partition), offset) = index::parse(&entry)?;
-            if self.bounds(engine, (topic, partition))?.range().contains(&offset) {
+            if self.bounds((topic, partition)).range().contains(&offset) {
                 positions.push(Position { partition, offset });
             }
         }

@@ -12,10 +12,13 @@
 //! | a lot does not follow the lot before it | synced data is missing | refused |
 //! | the store ends below the high water | synced data is missing | refused |
 //! | the store ends above the journals | synced data is missing | refused |
+//! | a partition holds something beyond its end | synced data is missing | refused |
 //!
 //! What is refused starts when its loss is accepted. Up to which commit losses were accepted is
 //! kept in the file `accepted-loss`, so that the next start needs no leave. Nothing is changed on
-//! disk before all journals are read and found good or their loss accepted.
+//! disk before all journals are read and found good or their loss accepted. After an accepted loss
+//! commit numbers go on behind the highest that is known, also of a commit that is lost: a cursor
+//! that was taken before stays good.
 //!
 //! It must not know what a lot holds beyond its last commit number.
 
@@ -46,6 +49,8 @@ const TABLES: &str = "keyspaces";
 pub(super) struct Prepared {
     /// The last commit among the journals; `None` if no lot is left in them.
     pub(super) last_commit: Option<CommitNumber>,
+    /// Up to which commit losses were accepted.
+    pub(super) accepted: CommitNumber,
     /// What was cut off the journals.
     pub(super) set_aside: Vec<SetAside>,
 }
@@ -147,9 +152,34 @@ pub(super) enum RecoveryError {
         /// The store's last commit.
         store: CommitNumber,
     },
+    /// Partitions hold more than their ends say.
+    #[error(
+        "synced data is missing: the store holds records up to commit `{commit}` beyond the ends of \
+         their partitions; restore a backup, or start without what is missing with `--accept-loss`"
+    )]
+    BeyondEnds {
+        /// The last commit among these records.
+        commit: CommitNumber,
+    },
     /// A file that says what was synced cannot be understood.
     #[error("{0}; restore a backup, or start without its word with `--accept-loss`")]
     HighWater(#[from] HighWaterError),
+}
+
+impl RecoveryError {
+    /// The last commit that it tells of and that the store itself may not know.
+    fn last_commit(&self) -> Option<CommitNumber> {
+        match self {
+            Self::BelowHighWater { synced: commit, .. } | Self::BeyondEnds { commit } => {
+                Some(*commit)
+            }
+            Self::Io { .. }
+            | Self::Locked { .. }
+            | Self::Hole { .. }
+            | Self::JournalsEndEarly { .. }
+            | Self::HighWater(_) => None,
+        }
+    }
 }
 
 /// Makes the fjall folder `path` fit to be opened, or says why it must not be. A folder that does
@@ -180,81 +210,76 @@ pub(super) fn prepare(path: &Path, accept_loss: bool) -> Result<Prepared, Recove
     }
     let set_aside =
         history.torn.iter().map(|torn| torn.set_aside(data)).collect::<Result<Vec<_>, _>>()?;
-    let prepared = Prepared { last_commit: history.last, set_aside };
+    let mut prepared =
+        Prepared { last_commit: history.last, accepted: history.accepted, set_aside };
     prepared.warn();
     if let Some(last) = history.last
         && !history.losses.is_empty()
     {
         write_accepted(data, last)?;
+        prepared.accepted = last;
     }
     Ok(prepared)
 }
 
-/// Compares the end of the opened store with what its journals held: fjall syncs a journal before
-/// it writes tables from it, so that tables which know more mean a journal that lost something.
-/// `data` is the data folder.
-///
-/// # Errors
-///
-/// The journals end early, and `accept_loss` is not given; or an I/O error.
-pub(super) fn check_journals(
-    data: &Path,
-    prepared: &Prepared,
-    store_last_commit: CommitNumber,
-    accept_loss: bool,
-) -> Result<(), RecoveryError> {
-    let Some(journals) = prepared.last_commit.filter(|last| *last < store_last_commit) else {
-        return Ok(());
-    };
-    if read_accepted(data, accept_loss)? >= store_last_commit {
-        return Ok(());
-    }
-    accept(
-        data,
-        store_last_commit,
-        RecoveryError::JournalsEndEarly { store: store_last_commit, journals },
-        accept_loss,
-    )
+/// The loss if the journals ended before the opened store: fjall syncs a journal before it writes
+/// tables from it, so that tables which know more mean a journal that lost something.
+pub(super) fn find_early_end(prepared: &Prepared, store: CommitNumber) -> Option<RecoveryError> {
+    let journals = prepared.last_commit.filter(|last| *last < store)?;
+    (prepared.accepted < store).then_some(RecoveryError::JournalsEndEarly { store, journals })
 }
 
-/// Compares the end of the opened store with the high water. Without a high-water file there is
-/// nothing to say. `data` is the data folder. When a loss is accepted, the high water is set to the
-/// store's last commit.
+/// The loss if the opened store ends below the high water, or if that is damaged. Without a
+/// high-water file there is nothing to say. `data` is the data folder.
 ///
 /// # Errors
 ///
-/// The store ends below the high water or that is damaged, and `accept_loss` is not given; or an I/O
-/// error.
-pub(super) fn check_high_water(
+/// An I/O error.
+pub(super) fn find_below_high_water(
     data: &Path,
-    store_last_commit: CommitNumber,
-    accept_loss: bool,
-) -> Result<(), RecoveryError> {
-    let path = data.join(high_water::FILE_NAME);
-    let loss = match high_water::read(&path) {
-        Ok(Some(synced)) if synced > store_last_commit => {
-            RecoveryError::BelowHighWater { synced, store: store_last_commit }
+    store: CommitNumber,
+) -> Result<Option<RecoveryError>, RecoveryError> {
+    match high_water::read(&data.join(high_water::FILE_NAME)) {
+        Ok(Some(synced)) if synced > store => {
+            Ok(Some(RecoveryError::BelowHighWater { synced, store }))
         }
-        Ok(_) => return Ok(()),
-        Err(error @ HighWaterError::Io { .. }) => return Err(error.into()),
-        Err(error) => error.into(),
-    };
-    accept(data, store_last_commit, loss, accept_loss)?;
-    high_water::write(&path, store_last_commit).map_err(at(&path))
+        Ok(_) => Ok(None),
+        Err(error @ HighWaterError::Io { .. }) => Err(error.into()),
+        Err(error) => Ok(Some(error.into())),
+    }
 }
 
-/// Goes on after `loss` if that is accepted, and keeps that it was.
-fn accept(
-    data: &Path,
-    store_last_commit: CommitNumber,
-    loss: RecoveryError,
+/// Goes on after losses of an opened store, if that is accepted. Returns the last commit that they
+/// tell of.
+///
+/// # Errors
+///
+/// The first loss, unless `accept_loss` is given.
+pub(super) fn accept(
+    losses: Vec<RecoveryError>,
     accept_loss: bool,
-) -> Result<(), RecoveryError> {
-    if !accept_loss {
-        return Err(loss);
+) -> Result<CommitNumber, RecoveryError> {
+    let mut last = CommitNumber::default();
+    for loss in losses {
+        if !accept_loss {
+            return Err(loss);
+        }
+        tracing::warn!("starting although {loss}");
+        last = last.max(loss.last_commit().unwrap_or_default());
     }
-    tracing::warn!("starting although {loss}");
-    write_accepted(data, store_last_commit)
+    Ok(last)
+}
+
+/// Keeps that losses up to `last` were accepted, and sets the high water to it: the store must know
+/// it as its last commit before. `data` is the data folder.
+///
+/// # Errors
+///
+/// An I/O error; then the next start may need leave again.
+pub(super) fn keep_accepted(data: &Path, last: CommitNumber) -> Result<(), RecoveryError> {
+    write_accepted(data, last)?;
+    let path = data.join(high_water::FILE_NAME);
+    high_water::write(&path, last).map_err(at(&path))
 }
 
 /// Up to which commit losses were accepted before.
@@ -538,9 +563,9 @@ mod tests {
                 .unwrap();
         }
 
-        fn check_high_water(&self, accept_loss: bool) -> Result<(), RecoveryError> {
+        fn below_high_water(&self) -> Option<RecoveryError> {
             let (_, last) = self.read();
-            check_high_water(self.path(), CommitNumber(last), accept_loss)
+            find_below_high_water(self.path(), CommitNumber(last)).unwrap()
         }
     }
 
@@ -660,18 +685,16 @@ mod tests {
         data.damage(0, PAGE..2 * PAGE);
         let prepared = data.prepare().unwrap();
         assert!(prepared.set_aside[0].whole_batch.is_some());
-        let error = data.check_high_water(false).unwrap_err();
+        let loss = data.below_high_water().unwrap();
         assert!(matches!(
-            error,
+            loss,
             RecoveryError::BelowHighWater { synced: CommitNumber(20), store: CommitNumber(3) }
         ));
         assert_eq!(
-            error.to_string(),
+            loss.to_string(),
             "synced data is missing: commits up to `20` were synced, the store ends at `3`; \
              restore a backup, or start with `--accept-loss`"
         );
-        data.check_high_water(true).unwrap();
-        data.check_high_water(false).unwrap();
         assert_eq!(data.read(), up_to(3));
     }
 
@@ -683,8 +706,8 @@ mod tests {
         data.damage(0, end / PAGE * PAGE..end);
         data.prepare().unwrap();
         assert!(matches!(
-            data.check_high_water(false),
-            Err(RecoveryError::BelowHighWater { synced: CommitNumber(20), .. })
+            data.below_high_water(),
+            Some(RecoveryError::BelowHighWater { synced: CommitNumber(20), .. })
         ));
     }
 
@@ -792,18 +815,38 @@ mod tests {
     }
 
     #[test]
-    fn journals_that_end_below_the_store_are_refused_until_accepted() {
-        let data = Data::new();
-        let check = |journals: Option<u64>, accept_loss| {
-            let last_commit = journals.map(CommitNumber);
-            let prepared = Prepared { last_commit, set_aside: Vec::new() };
-            check_journals(data.path(), &prepared, CommitNumber(8), accept_loss)
+    fn journals_that_end_below_the_store_are_a_loss_until_accepted() {
+        let cases = [
+            (None, 0, false),
+            (Some(8), 0, false),
+            (Some(9), 0, false),
+            (Some(7), 0, true),
+            (Some(7), 7, true),
+            (Some(7), 8, false),
+        ];
+        for (journals, accepted, is_loss) in cases {
+            let prepared = Prepared {
+                last_commit: journals.map(CommitNumber),
+                accepted: CommitNumber(accepted),
+                set_aside: Vec::new(),
+            };
+            let found = find_early_end(&prepared, CommitNumber(8));
+            assert_eq!(found.is_some(), is_loss, "{journals:?}, accepted {accepted}");
+        }
+    }
+
+    #[test]
+    fn losses_are_accepted_together_or_refused() {
+        let losses = || {
+            let store = CommitNumber(3);
+            vec![
+                RecoveryError::JournalsEndEarly { store, journals: CommitNumber(2) },
+                RecoveryError::BelowHighWater { synced: CommitNumber(9), store },
+                RecoveryError::BeyondEnds { commit: CommitNumber(7) },
+            ]
         };
-        check(None, false).unwrap();
-        check(Some(8), false).unwrap();
-        assert!(matches!(check(Some(7), false), Err(RecoveryError::JournalsEndEarly { .. })));
-        check(Some(7), true).unwrap();
-        check(Some(7), false).unwrap();
+        assert!(matches!(accept(losses(), false), Err(RecoveryError::JournalsEndEarly { .. })));
+        assert_eq!(accept(losses(), true).unwrap(), CommitNumber(9));
     }
 
     #[test]
@@ -818,29 +861,31 @@ mod tests {
         assert_eq!(prepared.last_commit, Some(CommitNumber(2)));
         let store = CommitNumber(data.read().1);
         assert_eq!(store, CommitNumber(4));
-        assert!(check_journals(data.path(), &prepared, store, false).is_err());
-        check_journals(data.path(), &prepared, store, true).unwrap();
+        assert!(find_early_end(&prepared, store).is_some());
+        keep_accepted(data.path(), store).unwrap();
         data.write(5..=5);
         assert_eq!(data.prepare().unwrap().last_commit, Some(CommitNumber(5)));
     }
 
     #[test]
-    fn no_high_water_says_nothing() {
+    fn a_high_water_up_to_the_last_commit_or_none_is_no_loss() {
         let data = Data::new();
-        check_high_water(data.path(), CommitNumber(0), false).unwrap();
+        let is_loss =
+            |store| find_below_high_water(data.path(), CommitNumber(store)).unwrap().is_some();
+        assert!(!is_loss(0));
         data.set_high_water(5);
-        check_high_water(data.path(), CommitNumber(5), false).unwrap();
-        check_high_water(data.path(), CommitNumber(6), false).unwrap();
+        assert_eq!([4, 5, 6].map(is_loss), [true, false, false]);
     }
 
     #[test]
-    fn a_damaged_high_water_is_refused_until_accepted() {
+    fn a_damaged_high_water_is_a_loss_until_accepted() {
         let data = Data::new();
         let path = data.path().join(high_water::FILE_NAME);
         fs::write(&path, b"damaged").unwrap();
-        let error = check_high_water(data.path(), CommitNumber(6), false).unwrap_err();
-        assert!(error.to_string().contains("high-water` is damaged; restore a backup"), "{error}");
-        check_high_water(data.path(), CommitNumber(6), true).unwrap();
+        let loss = find_below_high_water(data.path(), CommitNumber(6)).unwrap().unwrap();
+        assert!(loss.to_string().contains("high-water` is damaged; restore a backup"), "{loss}");
+        keep_accepted(data.path(), CommitNumber(6)).unwrap();
+        assert!(find_below_high_water(data.path(), CommitNumber(6)).unwrap().is_none());
         assert_eq!(high_water::read(&path).unwrap(), Some(CommitNumber(6)));
     }
 

@@ -52,7 +52,7 @@ impl Shared {
         self.counters.commits.fetch_add(effects.commits, Ordering::Relaxed);
         self.counters.records.fetch_add(effects.records, Ordering::Relaxed);
         self.counters.record_bytes.fetch_add(effects.record_bytes, Ordering::Relaxed);
-        self.ends.publish(ends.into_iter());
+        self.ends.publish(ends);
         for (partition, point) in trims {
             let freed = point.bytes.saturating_sub(self.gone.point(partition).bytes);
             self.gone.trim(partition, point);
@@ -61,7 +61,7 @@ impl Shared {
         for (topic, life) in topics {
             if life == Life::Reclaimed {
                 // In this order: what has an end and is not known as dropped could be read.
-                self.ends.forget(|(of, _)| of == topic);
+                self.ends.forget(topic);
                 self.watches.forget(&Watch::Topic(topic));
             }
             self.gone.set_life(topic, life);
@@ -114,10 +114,10 @@ impl Shared {
         self.engine.replace(|| {
             self.chores.interrupt();
             open::rewrite_journal(&self.config.path)?;
-            self.ends.forget(|_| true);
             // A loss was accepted for the start alone.
             let config = EmbeddedConfig { accept_loss: false, ..self.config.clone() };
             let opened = open::open_engine(&config, &self.gone)?;
+            self.ends.replace(opened.ends);
             last_commit = opened.last_commit;
             Ok(Some(opened.engine))
         })?;

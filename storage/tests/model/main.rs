@@ -13,8 +13,8 @@ use proptest::sample::Index;
 use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
 use stream_storage::{
     Ack, Append, Clock, CommitError, CommitNumber, Expected, IndexEntry, ManualClock, Partition,
-    ProducerState, ProducerStep, ProjectName, ReadRequest, ReadStart, Receipt, Record, RecordBatch,
-    Records, Store, Timestamp, TopicChange, Transaction, Trim, Version,
+    ProducerState, ProducerStep, ProjectName, ReadError, ReadRequest, ReadStart, Receipt, Record,
+    RecordBatch, Records, Store, Timestamp, TopicChange, Transaction, Trim, Version,
 };
 use tokio::task::JoinSet;
 
@@ -243,9 +243,6 @@ impl Pair {
 
     async fn read(&self, read: &Read) {
         let Read { place, ref start, records_max, bytes_max } = *read;
-        if self.model.is_dropped(place.0) {
-            return;
-        }
         let log = self.model.log(place);
         let start = match start {
             Start::Offset(at) => ReadStart::Offset(at.index(log.end() + 1) as u64),
@@ -264,7 +261,12 @@ impl Pair {
     async fn compare(&self, request: ReadRequest) {
         let ReadRequest { topic, partition, start, records_max, bytes_max } = request;
         let log = self.model.log((topic, partition));
-        let expected = log.resolve(start).map(|start| {
+        let resolved = if self.model.is_live(topic) {
+            log.resolve(start)
+        } else {
+            Err(ReadError::TopicGone { topic })
+        };
+        let expected = resolved.map(|start| {
             let records = log.read(start, records_max, bytes_max);
             (values(&records), (start + records.len()) as u64, log.end() as u64)
         });

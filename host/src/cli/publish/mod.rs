@@ -41,8 +41,9 @@ const PRODUCER_BYTES_MAX: usize = 128;
 /// that --producer gives. So publishing the very same file to the same topic again stores nothing;
 /// --again publishes it once more.
 ///
-/// All lines of a file are checked before the first is sent. What standard input brings is sent until
-/// a malformed line; what was stored by then is reported.
+/// All lines of a file are checked before the first is sent. What standard input brings is sent batch
+/// by batch as they fill. A malformed line ends the run: batches that were full before it are sent,
+/// events whose batch was not full yet are not. What was stored by then is reported.
 #[derive(Debug, Args)]
 #[command(override_usage = "stream publish [OPTIONS] <TOPIC> [FILE]\n       \
                             stream publish [OPTIONS] --by-type [FILE]")]

@@ -15,6 +15,9 @@ pub(in crate::embedded) struct End {
     pub(in crate::embedded) commit: CommitNumber,
 }
 
+/// What all ends start with.
+pub(in crate::embedded) const PREFIX: [u8; 1] = [super::END];
+
 pub(in crate::embedded) fn key(partition: PartitionKey) -> [u8; 13] {
     partition_key(super::END, partition)
 }
