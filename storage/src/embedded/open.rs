@@ -20,7 +20,7 @@ use super::keys::{FORMAT, FORMAT_KEY, PartitionKey, TRIMMED_KEY, log};
 use super::recovery::{self, Prepared, RecoveryError};
 use super::{high_water, journal};
 use crate::batch::parse_header;
-use crate::{CommitNumber, StoreError};
+use crate::{CommitNumber, StoreError, TopicId};
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,7 @@ fn last_commit(engine: &Engine) -> Result<CommitNumber, StoreError> {
 ///
 /// A lot is in the journal as a whole or not at all, and fjall syncs the journal before it writes a
 /// table. So entries beyond their partition's end, or a trim point there, mean that the journal lost
-/// what was synced.
+/// what was synced. What is left of a dropped topic says nothing.
 fn lost_ends(
     engine: &Engine,
     ends: &Ends,
@@ -169,7 +169,7 @@ fn lost_ends(
     for (partition, point) in gone.points() {
         let TrimPoint { offset, bytes, commit } = point;
         let End { offset: stored, timestamp, .. } = ends.get(partition);
-        if offset > stored {
+        if offset > stored && !is_dropped(engine, partition.0)? {
             lost.insert(partition, End { offset, bytes, timestamp, commit });
         }
     }
@@ -180,7 +180,9 @@ fn lost_ends(
             let end = lost.get(&partition).copied().unwrap_or_else(|| ends.get(partition));
             let behind = log::key(partition, u64::MAX);
             let beyond = log::key(partition, end.offset)..=behind;
-            if let Some(last) = keyspace.range(beyond).next_back() {
+            if let Some(last) = keyspace.range(beyond).next_back()
+                && !is_dropped(engine, partition.0)?
+            {
                 let (key, entry) = last.into_inner()?;
                 let (_, last_offset) = log::parse_key(&key)?;
                 lost.insert(partition, end_after(&entry, last_offset)?);
@@ -193,8 +195,14 @@ fn lost_ends(
                 .next();
         }
     }
-    lost.retain(|(topic, _), _| !gone.is_dropped(*topic));
     Ok(lost)
+}
+
+/// Whether a topic is dropped, reclaimed or not.
+fn is_dropped(engine: &Engine, topic: TopicId) -> Result<bool, StoreError> {
+    let row = engine.meta(&topic::key(topic))?;
+    let life = row.as_deref().map(Life::decode).transpose()?;
+    Ok(matches!(life, Some(Life::Dropped | Life::Reclaimed)))
 }
 
 fn find_losses(
@@ -253,10 +261,9 @@ mod tests {
 
     use super::*;
     use crate::embedded::EmbeddedStore;
-    use crate::embedded::keys::PartitionKey;
     use crate::{
         ManualClock, Partition, ProjectName, ReadRequest, ReadStart, Receipt, Record, RecordBatch,
-        Store, Timestamp, TopicChange, TopicId, Transaction, Trim,
+        Store, Timestamp, TopicChange, Transaction, Trim,
     };
 
     const TOPIC: TopicId = TopicId(1);
@@ -411,6 +418,29 @@ mod tests {
         assert_eq!(store.bounds(TOPIC, PARTITION).await.unwrap().range(), 4..4);
         append(&store, Vec::new()).await;
         assert_eq!(offsets(&store, ReadStart::Offset(4)).await, [4]);
+        store.close().await;
+        open(data, false).unwrap().close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_dropped_topic_does_not_refuse_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let store = with_records(data).await;
+        let mut dropping = Transaction::new(ProjectName::system());
+        dropping.topics.push(TopicChange::Drop(TOPIC));
+        store.commit(dropping).await.unwrap();
+        let leave_entry = |engine: &Engine| {
+            let key = log::key(PLACE, u64::MAX).to_vec();
+            engine.log(PLACE).insert(key, "left").map_err(StoreError::from)
+        };
+        store.shared.engine.with(leave_entry).unwrap();
+        store.close().await;
+
+        let store = open(data, false).unwrap();
+        store.reclaim().unwrap();
+        store.commit(Transaction::new(ProjectName::system())).await.unwrap();
+        store.shared.engine.with(leave_entry).unwrap();
         store.close().await;
         open(data, false).unwrap().close().await;
     }
