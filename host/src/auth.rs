@@ -195,6 +195,11 @@ impl Keys {
         read(&self.held).by_hash.get(&hash(secret)).cloned()
     }
 
+    /// Whether the key is not revoked yet.
+    pub fn holds(&self, key: &ApiKey) -> bool {
+        read(&self.held).by_id.contains_key(&key.id)
+    }
+
     /// Makes a key that `maker` may make, and returns it with its secret. Durable on return.
     ///
     /// # Errors

@@ -64,15 +64,14 @@ impl Budget {
         Ok(())
     }
 
-    fn give_back(&self, project: &ProjectName, bytes: usize) {
+    fn replace(&self, project: &ProjectName, old: usize, new: usize) {
         let mut taken = lock(&self.taken);
-        taken.total = taken.total.saturating_sub(bytes);
-        if let Some(of_project) = taken.by_project.get_mut(project) {
-            *of_project = of_project.saturating_sub(bytes);
-            if *of_project == 0 {
-                taken.by_project.remove(project);
-            }
-        }
+        let replaced = |bytes: usize| bytes.saturating_sub(old).saturating_add(new);
+        taken.total = replaced(taken.total);
+        match replaced(taken.by_project.get(project).copied().unwrap_or(0)) {
+            0 => taken.by_project.remove(project),
+            bytes => taken.by_project.insert(project.clone(), bytes),
+        };
     }
 }
 
@@ -98,12 +97,19 @@ impl Permit {
         }
         Ok(())
     }
+
+    /// Makes the permit one for exactly `bytes`, also beyond the budget: they are in memory
+    /// already.
+    pub fn set_to(&mut self, bytes: usize) {
+        self.budget.replace(&self.project, self.bytes, bytes);
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.give_back(&self.project, self.bytes);
+            self.budget.replace(&self.project, self.bytes, 0);
         }
     }
 }
@@ -135,6 +141,20 @@ mod tests {
         let mut second = budget.permit(project("b"));
         second.grow_to(5).unwrap();
         assert_eq!(second.grow_to(6), Err(BudgetExhausted { limit: "total_bytes", max: 15 }));
+    }
+
+    #[test]
+    fn what_is_in_memory_already_counts_also_beyond_the_budget() {
+        let budget = Budget::new(10, 10);
+        let mut permit = budget.permit(project("a"));
+        permit.grow_to(10).unwrap();
+        permit.set_to(3);
+        assert_eq!(budget.bytes(), 3);
+        permit.set_to(12);
+        assert_eq!(budget.bytes(), 12);
+        assert!(budget.permit(project("a")).grow_to(1).is_err());
+        permit.set_to(0);
+        assert_eq!(budget.bytes(), 0);
     }
 
     #[test]

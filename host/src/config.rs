@@ -11,11 +11,17 @@ use http::HeaderValue;
 use serde::{Deserialize, Deserializer};
 use stream_storage::embedded::EmbeddedConfig;
 
-use crate::http::TlsFiles;
+use crate::http::{Timeouts, TlsFiles};
 use crate::limit::Limits;
 
 /// The most partitions that one publish could write to: the store takes 8,192 writes at once.
 const PARTITIONS_LIMIT: u32 = 4_096;
+
+/// Longer is meant as "never", which the clock cannot count to.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Shorter keys can be guessed.
+const API_KEY_BYTES_MIN: usize = 16;
 
 /// Our own news, and of libraries only what goes wrong.
 const LOG_DEFAULT: &str = "warn,stream_host=info,stream_storage=info";
@@ -107,10 +113,15 @@ pub struct Settings {
     #[serde(deserialize_with = "duration")]
     pub idle_timeout: Option<Duration>,
 
-    /// How long a request's body may bring nothing [default: 30s]
+    /// How long a request's body may take for each 16 KiB [default: 30s]
     #[arg(long, env = "STREAM_BODY_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub body_timeout: Option<Duration>,
+
+    /// How long a client may take nothing of an answer [default: 60s]
+    #[arg(long, env = "STREAM_WRITE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub write_timeout: Option<Duration>,
 
     /// How long requests may take to be answered once the server is told to stop [default: 30s]
     #[arg(long, env = "STREAM_DRAIN_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -169,11 +180,9 @@ pub struct Config {
     pub cache_bytes: Option<u64>,
     /// See [`Limits`].
     pub limits: Limits,
-    /// How long a client may take for the TLS handshake and a request's head.
-    pub header_timeout: Duration,
-    /// How long a connection may be idle between two requests.
-    pub idle_timeout: Duration,
-    /// How long a request's body may bring nothing.
+    /// See [`Timeouts`].
+    pub timeouts: Timeouts,
+    /// How long a request's body may bring next to nothing.
     pub body_timeout: Duration,
     /// How long requests may take to be answered once the drain has begun.
     pub drain_timeout: Duration,
@@ -266,6 +275,7 @@ impl Settings {
             header_timeout: self.header_timeout.or(other.header_timeout),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             body_timeout: self.body_timeout.or(other.body_timeout),
+            write_timeout: self.write_timeout.or(other.write_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             idempotency_expiry: self.idempotency_expiry.or(other.idempotency_expiry),
             retention_interval: self.retention_interval.or(other.retention_interval),
@@ -297,15 +307,18 @@ impl Settings {
             data: self.data.unwrap_or_else(|| PathBuf::from("stream-data")),
             tls,
             cors_origins: origins(&self.cors_origin)?,
-            api_key: self.api_key,
+            api_key: api_key(self.api_key)?,
             accept_loss: self.accept_loss.unwrap_or(false),
             reserve_bytes: self.reserve_bytes,
             cache_bytes: self.cache_bytes,
             limits,
-            header_timeout: time("header_timeout", self.header_timeout, 10)?,
-            idle_timeout: time("idle_timeout", self.idle_timeout, 75)?,
+            timeouts: Timeouts {
+                header: time("header_timeout", self.header_timeout, 10)?,
+                idle: time("idle_timeout", self.idle_timeout, 75)?,
+                write: time("write_timeout", self.write_timeout, 60)?,
+            },
             body_timeout: time("body_timeout", self.body_timeout, 30)?,
-            drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
+            drain_timeout: within("drain_timeout", self.drain_timeout, 30)?,
             idempotency_expiry: time("idempotency_expiry", self.idempotency_expiry, 24 * 60 * 60)?,
             retention_interval: time("retention_interval", self.retention_interval, 60)?,
             log: self.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
@@ -326,7 +339,7 @@ impl Settings {
         };
         let Self { event_bytes_max, request_bytes_max, request_events_max, .. } = *self;
         let Self { headers_max, connections_max, project_bytes_max, total_bytes_max, .. } = *self;
-        Ok(Limits {
+        let limits = Limits {
             event_bytes_max: count("event_bytes_max", event_bytes_max, defaults.event_bytes_max)?,
             request_bytes_max: count(
                 "request_bytes_max",
@@ -347,7 +360,16 @@ impl Settings {
                 defaults.project_bytes_max,
             )?,
             total_bytes_max: count("total_bytes_max", total_bytes_max, defaults.total_bytes_max)?,
-        })
+        };
+        if limits.project_bytes_max < limits.request_bytes_max {
+            let expected = "at least `request_bytes_max`";
+            return Err(ConfigError::Value { name: "project_bytes_max", expected });
+        }
+        if limits.total_bytes_max < limits.project_bytes_max {
+            let expected = "at least `project_bytes_max`";
+            return Err(ConfigError::Value { name: "total_bytes_max", expected });
+        }
+        Ok(limits)
     }
 }
 
@@ -369,10 +391,29 @@ fn time(
     value: Option<Duration>,
     default_secs: u64,
 ) -> Result<Duration, ConfigError> {
-    match value.unwrap_or(Duration::from_secs(default_secs)) {
+    match within(name, value, default_secs)? {
         Duration::ZERO => Err(ConfigError::Value { name, expected: "a time above zero" }),
         value => Ok(value),
     }
+}
+
+fn within(
+    name: &'static str,
+    value: Option<Duration>,
+    default_secs: u64,
+) -> Result<Duration, ConfigError> {
+    let value = value.unwrap_or(Duration::from_secs(default_secs));
+    if value > TIME_MAX {
+        return Err(ConfigError::Value { name, expected: "at most 365 days" });
+    }
+    Ok(value)
+}
+
+fn api_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
+    if key.as_ref().is_some_and(|key| key.len() < API_KEY_BYTES_MIN) {
+        return Err(ConfigError::Value { name: "api_key", expected: "at least 16 characters" });
+    }
+    Ok(key)
 }
 
 fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
@@ -446,6 +487,13 @@ mod tests {
             ("body_timeout = \"0s\"", "body_timeout"),
             ("cors_origin = [\"example.com\"]", "cors_origin"),
             ("tls_cert = \"c\"", "tls_cert"),
+            ("write_timeout = \"0s\"", "write_timeout"),
+            ("idle_timeout = \"18446744073709551615s\"", "idle_timeout"),
+            ("drain_timeout = \"366days\"", "drain_timeout"),
+            ("request_bytes_max = 67108865", "project_bytes_max"),
+            ("project_bytes_max = 16777215", "project_bytes_max"),
+            ("project_bytes_max = 268435457", "total_bytes_max"),
+            ("api_key = \"sk_short-key-15\"", "api_key"),
         ];
         for (text, name) in cases {
             let error = settings(text).config().unwrap_err().to_string();

@@ -25,9 +25,9 @@ pub struct Limits {
     /// Client connections open at once. Default 10,000.
     pub connections_max: usize,
     /// Bytes of request bodies that one project may have in flight, from their arrival to their
-    /// answer. Default 64 MiB.
+    /// answer, and as many of answers. At least `request_bytes_max`. Default 64 MiB.
     pub project_bytes_max: usize,
-    /// The same for all projects together, which bounds the server's memory. Default 256 MiB.
+    /// The same for all projects together, at least `project_bytes_max`, which bounds the server's memory. Default 256 MiB.
     pub total_bytes_max: usize,
 }
 

@@ -53,8 +53,10 @@ pub struct Node {
     pub retention: Retention,
     /// How fast topics grow.
     pub rates: Arc<Rates>,
-    /// Bytes in flight.
+    /// Bytes of requests in flight.
     pub budget: Arc<Budget>,
+    /// Bytes of answers in flight, apart: who does not take an answer holds up no publisher.
+    pub answer_budget: Arc<Budget>,
     /// Begins when the server is to stop.
     pub drain: Drain,
 }
@@ -105,6 +107,7 @@ impl Node {
             reader: Reader::new(store.clone(), drain.clone(), rand::make_rng()),
             groups: Groups::new(store.clone(), clock.clone()),
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
+            answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             store,
             clock,
             limits,

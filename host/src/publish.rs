@@ -185,6 +185,7 @@ impl Publisher {
         self.parts.store.producer(project, &sequence_producer(producer)).await
     }
 
+    /// Stores the events in `topic`, unless they are a repeat.
     async fn publish_to(
         &self,
         topic: &Topic,
@@ -195,7 +196,7 @@ impl Publisher {
             return Ok(answer);
         }
         let receipt = self.commit(request, topic).await?;
-        let published = published(topic, request.identity.as_ref(), receipt)?;
+        let published = published(topic, request, receipt)?;
         if let (Some(place), false) = (published.places.first(), published.duplicate) {
             self.parts.rates.add(topic.id, published.count, place.timestamp);
         }
@@ -219,11 +220,11 @@ impl Publisher {
         match store.receipt(request.project, &id, epoch, sequence).await? {
             Some(receipt) => {
                 let receipt = Receipt { duplicate: true, ..receipt };
-                published(topic, Some(identity), receipt).map(Some)
+                published(topic, request, receipt).map(Some)
             }
             None => Ok(Some(Published {
                 topic: topic.name.to_string(),
-                count: u64::try_from(request.events.len()).unwrap_or(u64::MAX),
+                count: request.count(),
                 places: Vec::new(),
                 ack: Ack::Durable,
                 duplicate: true,
@@ -292,6 +293,12 @@ impl Drop for InFlight<'_> {
     }
 }
 
+impl PublishRequest<'_> {
+    fn count(&self) -> u64 {
+        u64::try_from(self.events.len()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Identity {
     /// The producer, epoch and sequence that stand for it in the store. Those of a key are the
     /// topic's: what was deleted with its topic is not taken for stored.
@@ -339,14 +346,14 @@ fn batches(
 /// The answer that a receipt stands for; a repeat's is the one that was given first.
 fn published(
     topic: &Topic,
-    identity: Option<&Identity>,
+    request: &PublishRequest<'_>,
     receipt: Receipt,
 ) -> Result<Published, PublishError> {
     let mut name = topic.name.to_string();
     if receipt.duplicate && !receipt.note.is_empty() {
         let note: Note = serde_json::from_slice(&receipt.note)
             .map_err(|error| StoreError::Corrupt { reason: format!("producer note: {error}") })?;
-        if let Some(Identity::Key { key, digest }) = identity
+        if let Some(Identity::Key { key, digest }) = &request.identity
             && note.digest.is_some_and(|first| first != *digest)
         {
             return Err(PublishError::PayloadMismatch { key: key.clone() });
@@ -355,6 +362,9 @@ fn published(
     }
     let ack = if receipt.durable { Ack::Durable } else { Ack::Memory };
     let Receipt { appends: places, duplicate, .. } = receipt;
-    let count = places.iter().map(|place| u64::from(place.count)).sum();
+    let count = match places.as_slice() {
+        [] => request.count(),
+        places => places.iter().map(|place| u64::from(place.count)).sum(),
+    };
     Ok(Published { topic: name, count, places, ack, duplicate })
 }

@@ -101,8 +101,7 @@ impl Serve {
         let server = ServerConfig {
             tls,
             connections_max: config.limits.connections_max,
-            header_timeout: config.header_timeout,
-            idle_timeout: config.idle_timeout,
+            timeouts: config.timeouts,
             drain_timeout: config.drain_timeout,
         };
         http::serve(listener, app, router, server).await;

@@ -38,7 +38,7 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, DecodeError> {
 }
 
 /// Checks that a request is JSON, or does not say what it is.
-pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), DecodeError> {
+pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), DecodeError> {
     match content_type(headers) {
         (essence, true) if essence == "application/json" || essence.is_empty() => Ok(()),
         _ => Err(DecodeError::UnsupportedMediaType {

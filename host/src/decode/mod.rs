@@ -32,6 +32,7 @@ use crate::limit::Limits;
 pub use error::DecodeError;
 use error::Fault;
 use media_type::Format;
+pub(crate) use media_type::expect_json;
 
 /// The W3C trace context, kept where a request is about one event.
 const TRACEPARENT: &str = "traceparent";
@@ -72,7 +73,7 @@ pub fn produce<'a>(
     headers: &'a HeaderMap,
     limits: &Limits,
 ) -> Result<Event<'a>, DecodeError> {
-    media_type::expect_json(headers)?;
+    expect_json(headers)?;
     let mut batch = Batch::new(body, limits);
     let read = read_one(&mut batch, headers, line::event);
     batch.finish(read)?.pop().ok_or(DecodeError::Empty)

@@ -206,6 +206,17 @@ fn the_trace_context_is_kept_where_a_request_is_about_one_event() {
 }
 
 #[test]
+fn the_requests_trace_context_does_not_count_as_a_header() {
+    let headers = headers(&[("traceparent", "request")]);
+    let limits = Limits { headers_max: 1, ..Limits::default() };
+    let event = produce(br#"{"value":1,"headers":{"h":"1"}}"#, &headers, &limits).unwrap();
+    assert_eq!(event.headers.len(), 2);
+    let body = br#"{"value":1,"headers":{"h":"1","i":"1"}}"#;
+    let error = produce(body, &headers, &limits).unwrap_err();
+    assert_eq!(error, DecodeError::TooManyHeaders { index: 0, max: 1 });
+}
+
+#[test]
 fn an_events_own_trace_context_comes_first() {
     let headers = headers(&[("traceparent", "request")]);
     let body = br#"{"value":1,"headers":{"traceparent":"event"}}"#;

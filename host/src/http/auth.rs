@@ -85,9 +85,20 @@ impl<A: Access> FromRequestParts<Arc<App>> for Caller<A> {
     }
 }
 
+impl<A> Caller<A> {
+    /// Checks once more that the key holds: it may have been revoked during a long wait.
+    pub(crate) fn check_key(&self, keys: &Keys) -> Result<(), ApiError> {
+        if keys.holds(&self.key) { Ok(()) } else { Err(ApiError::InvalidKey) }
+    }
+}
+
 /// The key that a request presents.
 pub(crate) fn bearer(keys: &Keys, headers: &HeaderMap) -> Result<Arc<ApiKey>, ApiError> {
-    let value = headers.get(AUTHORIZATION).ok_or(ApiError::NoKey)?;
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let value = given.next().ok_or(ApiError::NoKey)?;
+    if given.any(|other| other != value) {
+        return Err(ApiError::InvalidKey);
+    }
     let (scheme, secret) =
         value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(ApiError::InvalidKey)?;
     if !scheme.eq_ignore_ascii_case("bearer") {

@@ -1,66 +1,200 @@
-//! A request's body, read whole within its limits.
+//! A request's body, read whole and unpacked within its limits.
 
+use std::io::Read;
+
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName};
+use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt;
 use stream_storage::ProjectName;
+use tokio::time::Instant;
 
 use super::App;
 use super::error::ApiError;
+use super::fields::Fields;
 use crate::budget::Permit;
+use crate::decode;
+use crate::heavy::heavy;
+
+/// The largest body of a call that is not a publish: names, figures and a description.
+const CONTROL_BYTES_MAX: usize = 256 << 10;
+
+/// What a body has to bring for its time to begin anew: a byte now and then does not do.
+pub(crate) const PROGRESS_BYTES: usize = 16 << 10;
+
+/// How much is unpacked at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Windows of zstd are at most 8 MiB over HTTP (RFC 9659): a frame may ask for more memory.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// A body in memory, and the permit for its bytes.
 #[derive(Debug)]
 pub(crate) struct HeldBody {
     pub(crate) bytes: Vec<u8>,
-    _permit: Permit,
+    permit: Permit,
+    limit: Limit,
 }
 
-/// Reads a body: at most `request_bytes_max` bytes, counted after unpacking and against what
-/// `project` may have in flight. Nothing is read of a body that says that it is too large.
+/// What bounds a body, packed and unpacked.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    name: &'static str,
+    max: usize,
+}
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy)]
+enum Packing {
+    Gzip,
+    Zstd,
+}
+
+impl HeldBody {
+    fn new(app: &App, project: &ProjectName, limit: Limit) -> Self {
+        let permit = app.node.budget.permit(project.clone());
+        Self { bytes: Vec::new(), permit, limit }
+    }
+
+    fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
+        let length = self.bytes.len().saturating_add(chunk.len());
+        self.limit.check(length)?;
+        self.permit.grow_to(length)?;
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
+impl Limit {
+    fn check(self, length: usize) -> Result<(), ApiError> {
+        let Self { name, max } = self;
+        if length > max { Err(ApiError::RequestTooLarge { limit: name, max }) } else { Ok(()) }
+    }
+}
+
+/// Reads the body of a publish: at most `request_bytes_max` bytes, packed and unpacked, counted as
+/// they come against what `project` may have in flight. Nothing is read of a body that says that it
+/// is too large.
 ///
 /// # Errors
 ///
-/// It is too large, its encoding is unknown, it brings nothing for too long, it ends early, or too
-/// many bytes are in flight.
+/// It is too large, its encoding is unknown, it comes too slowly, it ends early, or too many bytes
+/// are in flight.
 pub(crate) async fn read(
     app: &App,
     project: &ProjectName,
     request: Request,
 ) -> Result<HeldBody, ApiError> {
-    let node = &app.node;
-    let max = node.limits.request_bytes_max;
-    // What could be unpacked has lost this header on the way here.
-    if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        let got = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        return Err(ApiError::UnsupportedEncoding { got });
-    }
-    let mut permit = node.budget.permit(project.clone());
-    let announced = content_length(request.headers()).unwrap_or(0);
-    if announced > max {
-        return Err(ApiError::RequestTooLarge { max });
-    }
-    permit.grow_to(announced)?;
-    let mut bytes = Vec::with_capacity(announced);
-    let mut body = request.into_body();
+    let limit = Limit { name: "request_bytes", max: app.node.limits.request_bytes_max };
+    read_within(app, project, request, limit).await
+}
+
+/// Reads the body of any other call: a small JSON object, whose fields these are.
+///
+/// # Errors
+///
+/// As [`read`]; it is of another type, or not a JSON object.
+pub(crate) async fn fields(
+    app: &App,
+    project: &ProjectName,
+    request: Request,
+) -> Result<Fields, ApiError> {
+    let of_request = app.node.limits.request_bytes_max;
+    let limit = if of_request < CONTROL_BYTES_MAX {
+        Limit { name: "request_bytes", max: of_request }
+    } else {
+        Limit { name: "control_bytes", max: CONTROL_BYTES_MAX }
+    };
+    decode::expect_json(request.headers())?;
+    let body = read_within(app, project, request, limit).await?;
+    Fields::parse(&body.bytes)
+}
+
+async fn read_within(
+    app: &App,
+    project: &ProjectName,
+    request: Request,
+    limit: Limit,
+) -> Result<HeldBody, ApiError> {
+    let headers = request.headers();
+    expect_one(headers, CONTENT_TYPE)?;
+    let packing = packing(headers)?;
+    limit.check(content_length(headers).unwrap_or(0))?;
+    let mut held = HeldBody::new(app, project, limit);
+    receive(app, request.into_body(), &mut held).await?;
+    let Some(packing) = packing else { return Ok(held) };
+    let mut unpacked = HeldBody::new(app, project, limit);
+    // Few bytes may be many once they are unpacked.
+    heavy(limit.max, || unpack(packing, &held.bytes, &mut unpacked))?;
+    Ok(unpacked)
+}
+
+async fn receive(app: &App, mut body: Body, held: &mut HeldBody) -> Result<(), ApiError> {
+    let mut deadline = Instant::now() + app.body_timeout;
+    let mut progress = PROGRESS_BYTES;
     loop {
-        let frame = tokio::time::timeout(app.body_timeout, body.frame()).await;
+        let frame = tokio::time::timeout_at(deadline, body.frame()).await;
         let frame = frame.map_err(|_| ApiError::BodyTimeout { waited: app.body_timeout })?;
-        let Some(frame) = frame else { break };
+        let Some(frame) = frame else { return Ok(()) };
         let frame = frame.map_err(|error| ApiError::BrokenBody { reason: error.to_string() })?;
         // Trailers say nothing here.
         let Ok(chunk) = frame.into_data() else { continue };
-        let length = bytes.len().saturating_add(chunk.len());
-        if length > max {
-            return Err(ApiError::RequestTooLarge { max });
+        held.push(&chunk)?;
+        if held.bytes.len() >= progress {
+            deadline = Instant::now() + app.body_timeout;
+            progress = held.bytes.len() + PROGRESS_BYTES;
         }
-        permit.grow_to(length)?;
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(HeldBody { bytes, _permit: permit })
+}
+
+/// Unpacks all members or frames; what comes after the last has to be one, too.
+fn unpack(packing: Packing, mut packed: &[u8], unpacked: &mut HeldBody) -> Result<(), ApiError> {
+    let broken = |error: std::io::Error| ApiError::BrokenPacking { reason: error.to_string() };
+    let mut reader: Box<dyn Read> = match packing {
+        Packing::Gzip => Box::new(MultiGzDecoder::new(&mut packed)),
+        Packing::Zstd => {
+            let mut decoder =
+                zstd::stream::read::Decoder::with_buffer(&mut packed).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+            Box::new(decoder)
+        }
+    };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let length = reader.read(&mut chunk).map_err(broken)?;
+        match chunk.get(..length) {
+            None | Some([]) => return Ok(()),
+            Some(bytes) => unpacked.push(bytes)?,
+        }
+    }
+}
+
+fn packing(headers: &HeaderMap) -> Result<Option<Packing>, ApiError> {
+    let mut given = headers.get_all(CONTENT_ENCODING).iter();
+    let (first, more) = (given.next(), given.next());
+    let Some(first) = first else { return Ok(None) };
+    match first.as_bytes().to_ascii_lowercase().as_slice() {
+        b"identity" if more.is_none() => Ok(None),
+        b"gzip" if more.is_none() => Ok(Some(Packing::Gzip)),
+        b"zstd" if more.is_none() => Ok(Some(Packing::Zstd)),
+        _ => {
+            let all = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.as_bytes());
+            let got = all.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", ");
+            Err(ApiError::UnsupportedEncoding { got })
+        }
+    }
+}
+
+/// Refuses a header that is given twice and differs: each reader would take another one.
+fn expect_one(headers: &HeaderMap, name: HeaderName) -> Result<(), ApiError> {
+    let mut given = headers.get_all(&name).iter();
+    let first = given.next();
+    if given.all(|other| Some(other) == first) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(name.as_str().to_owned(), "it is given twice and differs"))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {

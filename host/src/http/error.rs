@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -16,6 +16,7 @@ use stream_storage::{
 };
 
 use super::answer;
+use super::body::PROGRESS_BYTES;
 use crate::auth::{KeyError, Scope};
 use crate::budget::BudgetExhausted;
 use crate::catalog::CatalogError;
@@ -56,11 +57,13 @@ pub(crate) enum ApiError {
     #[error("content encoding `{got}` is not supported, expected `gzip` or `zstd`")]
     UnsupportedEncoding { got: String },
     #[error("the request takes more than {max} bytes")]
-    RequestTooLarge { max: usize },
-    #[error("the request's body brought nothing for {waited:?}")]
+    RequestTooLarge { limit: &'static str, max: usize },
+    #[error("the request's body brought less than {PROGRESS_BYTES} bytes in {waited:?}")]
     BodyTimeout { waited: Duration },
-    #[error("the request's body ended early or cannot be unpacked: {reason}")]
+    #[error("the request's body ended early: {reason}")]
     BrokenBody { reason: String },
+    #[error("the request's body cannot be unpacked: {reason}")]
+    BrokenPacking { reason: String },
     #[error("{inside}")]
     Internal { inside: String },
     #[error(transparent)]
@@ -200,11 +203,12 @@ fn of(error: &ApiError) -> Told {
             bad_request("malformed-json").with(json!({ "byte": byte }))
         }
         ApiError::UnsupportedEncoding { .. } => unsupported("unsupported-encoding"),
-        ApiError::RequestTooLarge { max } => too_large("request_bytes", *max),
+        ApiError::RequestTooLarge { limit, max } => too_large(limit, *max),
         ApiError::BodyTimeout { .. } => {
             Told::new(StatusCode::REQUEST_TIMEOUT, "request-timeout").retryable()
         }
         ApiError::BrokenBody { .. } => bad_request("broken-body").retryable(),
+        ApiError::BrokenPacking { .. } => bad_request("broken-body"),
         ApiError::Internal { .. } => internal(),
         ApiError::Name(error) => of_field(error.what),
         ApiError::Decode(error) => of_decode(error),
@@ -347,11 +351,9 @@ fn of_commit(error: &CommitError) -> Told {
         CommitError::Fenced { current } => {
             forbidden("stale-epoch").with(json!({ "current_epoch": current }))
         }
-        CommitError::SequenceGap { expected, received } => {
-            conflict("sequence-gap")
-                .with(json!({ "expected": expected, "received": received }))
-                .retryable()
-        }
+        CommitError::SequenceGap { expected, received } => conflict("sequence-gap")
+            .with(json!({ "expected": expected, "received": received }))
+            .retryable(),
         CommitError::PayloadMismatch => {
             Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")
         }
@@ -399,6 +401,9 @@ impl IntoResponse for ApiError {
             let seconds = wait.as_millis().div_ceil(1_000).max(1);
             let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if told.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if told.status.is_server_error() {
             response.extensions_mut().insert(Inside(self.to_string()));

@@ -1,5 +1,8 @@
 //! The fields of a small JSON body, taken one by one, so that an error names its field.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -12,16 +15,23 @@ impl Fields {
     ///
     /// # Errors
     ///
-    /// It is not JSON or not UTF-8, or another kind of value.
+    /// It is not JSON or not UTF-8, another kind of value, or names a field twice.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(ApiError::invalid("body", "expected a JSON object")),
-            Err(error) => Err(ApiError::MalformedJson {
-                byte: byte_of(body, &error),
-                message: error.to_string(),
-            }),
+        let Pairs(pairs) = serde_json::from_slice(body).map_err(|error| {
+            if error.is_data() {
+                return ApiError::invalid("body", "expected a JSON object");
+            }
+            ApiError::MalformedJson { byte: byte_of(body, &error), message: error.to_string() }
+        })?;
+        let mut fields = Map::new();
+        for (name, value) in pairs {
+            if fields.contains_key(&name) {
+                let message = format!("field `{}` is given twice", cut(&name));
+                return Err(ApiError::invalid("body", message));
+            }
+            fields.insert(name, value);
         }
+        Ok(Self(fields))
     }
 
     /// A text; `None` if it is absent or null.
@@ -77,8 +87,7 @@ impl Fields {
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             Some((name, _)) => {
-                let name: String = name.chars().take(64).collect();
-                Err(ApiError::invalid("body", format!("unknown field `{name}`")))
+                Err(ApiError::invalid("body", format!("unknown field `{}`", cut(&name))))
             }
             None => Ok(()),
         }
@@ -91,8 +100,40 @@ pub(crate) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Ap
 }
 
 fn expected(name: &'static str, what: &str, got: &Value) -> ApiError {
-    let got: String = got.to_string().chars().take(64).collect();
+    let got = cut(&got.to_string());
     ApiError::invalid(name, format!("expected {what}, got `{got}`"))
+}
+
+/// What a message quotes of a client's text.
+fn cut(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// An object as it is written: a map would keep the last of two fields of the same name.
+struct Pairs(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Pairs;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// Where an error lies in the body: serde counts lines and columns, both from 1.
@@ -123,6 +164,12 @@ mod tests {
         let mut fields = Fields::parse(br#"{"a":1,"b":2}"#).unwrap();
         assert_eq!(fields.number::<u32>("a").unwrap(), Some(1));
         assert!(fields.finish().unwrap_err().to_string().contains("`b`"));
+    }
+
+    #[test]
+    fn a_field_that_is_given_twice_is_refused_by_name() {
+        let error = Fields::parse(br#"{"a":1,"b":2,"a":1}"#).err().unwrap();
+        assert!(error.to_string().contains("`a`"), "{error}");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use stream_storage::Partition;
 
 use super::answer::{self, Answer};
 use super::auth::{Caller, Consume};
-use super::fields::{Fields, required};
+use super::fields::required;
 use super::params::{Params, TopicParam};
 use super::record_json::{Layout, RecordWriter};
+use super::room::Room;
 use super::{App, body};
 use crate::group::{OffsetCommit, Reset};
 use crate::heavy::heavy;
@@ -36,11 +37,17 @@ pub(crate) async fn consume(
         }
         None => node.groups.positions(&topic, &group).await?,
     };
-    let found = node.reader.read_all(topic.id, &positions, amount).await?;
+    let mut room = Room::take(&app, &caller, amount)?;
+    let mut found = node.reader.read_all(topic.id, &positions, room.amount()).await?;
+    if found.is_empty()
+        && let Some(first) = room.leave()
+    {
+        node.reader.read_all(topic.id, &positions, first).await?;
+        room.enter(&app, &caller)?;
+        found = node.reader.read_all(topic.id, &positions, room.amount()).await?;
+    }
     let segments = found.iter().flat_map(|part| &part.segments);
     let bytes: usize = segments.map(|segment| segment.byte_len()).sum();
-    let mut permit = node.budget.permit(caller.project);
-    permit.grow_to(bytes)?;
     let mut out = Vec::with_capacity(bytes);
     out.extend_from_slice(b"{\"records\":[");
     let mut writer = RecordWriter::new(topic.name.as_str(), Layout::Array, out);
@@ -58,6 +65,7 @@ pub(crate) async fn consume(
         positions.into_iter().map(|(Partition(number), offset)| (number, offset)).collect();
     out.extend_from_slice(json!(positions).to_string().as_bytes());
     out.push(b'}');
+    let permit = room.into_permit(&out);
     Ok(answer::held("application/json", out, permit))
 }
 
@@ -67,8 +75,7 @@ pub(crate) async fn commit(
     TopicParam(name): TopicParam,
     request: Request,
 ) -> Answer {
-    let body = body::read(&app, &caller.project, request).await?;
-    let mut fields = Fields::parse(&body.bytes)?;
+    let mut fields = body::fields(&app, &caller.project, request).await?;
     let group = GroupName::parse(&required("group", fields.text("group")?)?)?;
     let partition = required("partition", fields.number("partition")?)?;
     let offset = required("offset", fields.number("offset")?)?;

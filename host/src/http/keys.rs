@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::answer::{self, Answer};
 use super::auth::{Caller, Manage};
 use super::error::ApiError;
-use super::fields::{Fields, required};
+use super::fields::required;
 use super::params::{IdParam, Params};
 use super::{App, body};
 use crate::auth::{ApiKey, NewKey, Scope};
@@ -46,8 +46,7 @@ pub(crate) async fn create(
     caller: Caller<Manage>,
     request: Request,
 ) -> Answer {
-    let body = body::read(&app, &caller.project, request).await?;
-    let mut fields = Fields::parse(&body.bytes)?;
+    let mut fields = body::fields(&app, &caller.project, request).await?;
     let name = fields.text("name")?;
     let scopes = scopes(&required("scopes", fields.texts("scopes")?)?)?;
     let project = if fields.flag("all_projects")? { None } else { Some(caller.project) };

@@ -79,7 +79,7 @@ impl HttpMetrics {
         self.put_requests(&mut out);
         let connections = self.connections.load(Ordering::Relaxed) as u64;
         put(&mut out, "stream_http_connections", "gauge", "Open client connections.", connections);
-        let in_flight = node.budget.bytes() as u64;
+        let in_flight = (node.budget.bytes() + node.answer_budget.bytes()) as u64;
         let help = "Bytes of requests and answers in memory.";
         put(&mut out, "stream_in_flight_bytes", "gauge", help, in_flight);
         put_store(&mut out, node);

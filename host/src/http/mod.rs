@@ -3,12 +3,13 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `router` | which call answers which route, and what wraps them all |
-//! | `server`, `tls` | sockets: accept, limit, time out, drain |
+//! | `server`, `traffic`, `tls` | sockets: accept, limit, time out, drain |
 //! | `error` | the one map from errors to statuses |
 //! | `auth` | who calls, for which project |
 //! | `body`, `fields`, `params` | what a request says, or the name of what is wrong with it |
 //! | `identity` | how a publish says that it is a repeat |
 //! | `observe`, `metrics` | request ids, logs, counters |
+//! | `room` | room in memory for records, taken before they are read |
 //! | `answer`, `record_json` | how answers are written |
 //! | `topics`, `events`, `records`, `groups`, `keys`, `projects`, `meta` | the calls, by resource |
 
@@ -28,10 +29,12 @@ mod params;
 mod projects;
 mod record_json;
 mod records;
+mod room;
 mod router;
 mod server;
 mod tls;
 mod topics;
+mod traffic;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +46,7 @@ use crate::node::Node;
 use metrics::HttpMetrics;
 
 pub use router::{ROUTES, Route, router};
-pub use server::{ServerConfig, serve};
+pub use server::{ServerConfig, Timeouts, serve};
 pub use tls::{TlsError, TlsFiles, load_tls};
 
 /// What all calls share.
@@ -51,12 +54,12 @@ pub struct App {
     /// The core.
     pub(crate) node: Node,
     pub(crate) metrics: HttpMetrics,
-    /// How long a request's body may bring nothing.
+    /// How long a request's body may bring next to nothing.
     pub(crate) body_timeout: Duration,
 }
 
 impl App {
-    /// Serves `node`. A body that brings nothing for `body_timeout` ends its request.
+    /// Serves `node`. A body that brings next to nothing for `body_timeout` ends its request.
     pub fn new(node: Node, body_timeout: Duration) -> Arc<Self> {
         Arc::new(Self { node, metrics: HttpMetrics::default(), body_timeout })
     }

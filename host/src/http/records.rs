@@ -13,6 +13,7 @@ use super::auth::{Caller, Consume, Manage};
 use super::error::ApiError;
 use super::params::{Params, PartitionParam, TopicParam};
 use super::record_json::{Layout, RecordWriter};
+use super::room::Room;
 use crate::consume::Start;
 use crate::heavy::heavy;
 use crate::timestamp;
@@ -33,12 +34,21 @@ pub(crate) async fn read(
 ) -> Answer {
     let topic = app.node.catalog.get(&caller.project, &name).await?;
     let partition = partition.of(&topic)?;
-    let (start, amount) = (start(&params)?, params.amount()?);
-    let found = app.node.reader.read(topic.id, partition, start, amount).await?;
+    let start = start(&params)?;
+    let mut room = Room::take(&app, &caller, params.amount()?)?;
+    let reader = &app.node.reader;
+    let mut found = reader.read(topic.id, partition, start, room.amount()).await?;
+    if found.segments.is_empty()
+        && let Some(first) = room.leave()
+    {
+        // Where a tail or a time begins is settled when it is first looked at.
+        let start = Start::Offset(found.next_offset);
+        reader.read(topic.id, partition, start, first).await?;
+        room.enter(&app, &caller)?;
+        found = reader.read(topic.id, partition, start, room.amount()).await?;
+    }
     let layout = if wants_lines(&headers) { Layout::Lines } else { Layout::Array };
     let bytes: usize = found.segments.iter().map(|segment| segment.byte_len()).sum();
-    let mut permit = app.node.budget.permit(caller.project);
-    permit.grow_to(bytes)?;
     let mut out = Vec::with_capacity(bytes);
     if layout == Layout::Array {
         out.extend_from_slice(b"{\"records\":[");
@@ -52,8 +62,10 @@ pub(crate) async fn read(
     if layout == Layout::Array {
         let tail = format!("],\"next_offset\":{next},\"end_offset\":{end}}}");
         out.extend_from_slice(tail.as_bytes());
+        let permit = room.into_permit(&out);
         return Ok(answer::held("application/json", out, permit));
     }
+    let permit = room.into_permit(&out);
     let mut response = answer::held("application/x-ndjson", out, permit);
     response.headers_mut().insert(NEXT_OFFSET, HeaderValue::from(next));
     response.headers_mut().insert(END_OFFSET, HeaderValue::from(end));

@@ -7,7 +7,6 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, Method};
 use axum::routing::{delete, get, patch, post, put};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
-use tower_http::decompression::RequestDecompressionLayer;
 
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
@@ -91,9 +90,7 @@ pub fn router(app: Arc<App>, cors_origins: &[HeaderValue]) -> Router {
         .nest("/v1", api.clone())
         .merge(api)
         .fallback(meta::no_route)
-        .method_not_allowed_fallback(meta::method_not_allowed)
-        // What it cannot unpack it passes on: the call refuses it in its own words.
-        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true));
+        .method_not_allowed_fallback(meta::method_not_allowed);
     let router = if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) };
     router.layer(axum::middleware::from_fn_with_state(app.clone(), observe)).with_state(app)
 }

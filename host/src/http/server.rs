@@ -1,7 +1,9 @@
 //! Sockets: accept, limit, time out, drain.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +11,16 @@ use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::App;
+use super::traffic::{Traffic, Watched};
 
 /// How long to wait after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,12 +35,21 @@ pub struct ServerConfig {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Connections open at once; more wait in the system's queue.
     pub connections_max: usize,
-    /// How long a client may take for the TLS handshake, and for a request's head.
-    pub header_timeout: Duration,
-    /// How long a connection may be idle between two requests, the next one's head included.
-    pub idle_timeout: Duration,
+    /// How long the other end of a connection may take.
+    pub timeouts: Timeouts,
     /// How long requests may take to be answered once the drain has begun.
     pub drain_timeout: Duration,
+}
+
+/// How long the other end of a connection may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the TLS handshake, and for the first request's head.
+    pub header: Duration,
+    /// Between two requests, the next one's head included.
+    pub idle: Duration,
+    /// To take some of an answer.
+    pub write: Duration,
 }
 
 /// Who is at the other end of the connection.
@@ -49,7 +60,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 pub async fn serve(listener: TcpListener, app: Arc<App>, router: Router, config: ServerConfig) {
     let drain = app.node.drain.clone();
     let permits = Arc::new(Semaphore::new(config.connections_max));
-    let connections = GracefulShutdown::new();
+    let (connections, _) = watch::channel(());
     let server = Server { app, router, config: config.clone() };
     loop {
         let accepted = tokio::select! {
@@ -58,10 +69,10 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, router: Router, config:
         };
         match accepted {
             Ok((stream, peer, permit)) => {
-                let (server, watcher) = (server.clone(), connections.watcher());
+                let (server, open) = (server.clone(), connections.subscribe());
                 tokio::spawn(async move {
-                    server.connection(stream, peer, watcher).await;
-                    drop(permit);
+                    server.connection(stream, peer).await;
+                    drop((permit, open));
                 });
             }
             Err(error) => {
@@ -71,7 +82,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, router: Router, config:
         }
     }
     drop(listener);
-    if tokio::time::timeout(config.drain_timeout, connections.shutdown()).await.is_err() {
+    if tokio::time::timeout(config.drain_timeout, connections.closed()).await.is_err() {
         tracing::warn!("some requests were not answered in time and are cut off");
     }
 }
@@ -93,50 +104,63 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr) {
         let _connected = self.app.metrics.connected();
         // An answer is one write: waiting for more only delays it.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.config.tls else {
-            return self.requests(stream, peer, watcher).await;
+            return self.requests(stream, peer).await;
         };
         let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-        match tokio::time::timeout(self.config.header_timeout, handshake).await {
-            Ok(Ok(stream)) => self.requests(stream, peer, watcher).await,
+        let shaken = tokio::select! {
+            () = self.app.node.drain.begun() => return,
+            shaken = tokio::time::timeout(self.config.timeouts.header, handshake) => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.requests(stream, peer).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         }
     }
 
-    async fn requests<S>(&self, stream: S, peer: SocketAddr, watcher: Watcher)
+    async fn requests<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let first = Arc::new(Notify::new());
-        let (router, begun) = (self.router.clone(), Arc::clone(&first));
+        let traffic = Traffic::new(self.config.timeouts);
+        let (router, of_requests) = (self.router.clone(), Arc::clone(&traffic));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            begun.notify_one();
+            let exchange = of_requests.begin();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
-            router.clone().oneshot(request)
+            let call = router.clone().oneshot(request);
+            async move { call.await.map(|response| exchange.answered(response)) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.config.idle_timeout);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        // hyper's own timeout begins once it knows which HTTP is spoken, and is the one of idleness.
-        let silent = async {
-            if tokio::time::timeout(self.config.header_timeout, first.notified()).await.is_ok() {
-                std::future::pending::<()>().await;
-            }
+        builder.http2().max_concurrent_streams(HTTP2_STREAMS_MAX);
+        let stream = TokioIo::new(Watched { stream, traffic: Arc::clone(&traffic) });
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        let drain = &self.app.node.drain;
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = drain.begun() => None,
+            () = traffic.overdue() => None,
         };
-        tokio::select! {
-            ended = watcher.watch(connection) => {
-                if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "connection ended");
-                }
-            }
-            () = silent => tracing::debug!(%peer, "connection brought no request in time"),
+        if let Some(ended) = ended {
+            return told(peer, ended);
         }
+        // What is under way is answered, and then the connection ends, in time or not.
+        traffic.close();
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => told(peer, ended),
+            () = traffic.overdue() => tracing::debug!(%peer, "connection was cut off"),
+        }
+    }
+}
+
+fn told<E: Display>(peer: SocketAddr, ended: Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
     }
 }

@@ -38,11 +38,8 @@ pub(crate) async fn create(
     caller: Caller<ManageNew>,
     request: Request,
 ) -> Answer {
-    let body = body::read(&app, &caller.project, request).await?;
-    let mut fields = Fields::parse(&body.bytes)?;
-    let name = required("name", fields.text("name")?)?;
-    let name = TopicName::parse(&name)
-        .map_err(|error| ApiError::invalid("name", format!("expected {}", error.expected)))?;
+    let mut fields = body::fields(&app, &caller.project, request).await?;
+    let name = name_of(&mut fields)?;
     let patch = patch_of(&mut fields)?;
     fields.finish()?;
     // A topic is new: there are no keys that could move.
@@ -82,8 +79,7 @@ pub(crate) async fn patch(
     TopicParam(name): TopicParam,
     request: Request,
 ) -> Answer {
-    let body = body::read(&app, &caller.project, request).await?;
-    let mut fields = Fields::parse(&body.bytes)?;
+    let mut fields = body::fields(&app, &caller.project, request).await?;
     let mut patch = patch_of(&mut fields)?;
     patch.accept_key_moves = fields.flag("accept_key_moves")?;
     fields.finish()?;
@@ -142,6 +138,17 @@ pub(crate) async fn stats(
         "last_event_at": last.map(timestamp::format),
     });
     Ok(answer::json(StatusCode::OK, &stats))
+}
+
+/// The name of a topic to make.
+fn name_of(fields: &mut Fields) -> Result<TopicName, ApiError> {
+    let name = required("name", fields.text("name")?)?;
+    let name = TopicName::parse(&name)
+        .map_err(|error| ApiError::invalid("name", format!("expected {}", error.expected)))?;
+    if name.is_reserved() {
+        return Err(ApiError::invalid("name", "names that start with `_` are the server's own"));
+    }
+    Ok(name)
 }
 
 /// The fields that a topic is made with and that can be changed.

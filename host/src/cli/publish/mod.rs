@@ -27,8 +27,9 @@ use batch::{Cut, Destination};
 use send::{Missing, Sender, Tallies, Tally};
 use source::{Naming, Source};
 
-/// Leaves room in a producer id for what is put behind it.
-const PRODUCER_BYTES_MAX: usize = 128;
+/// As long as a file's digest: leaves room in a producer id, which has at most 128 characters, for
+/// what is put behind it.
+const PRODUCER_BYTES_MAX: usize = 64;
 
 /// Publish events, one JSON object a line
 ///

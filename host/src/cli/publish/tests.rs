@@ -159,6 +159,13 @@ fn counts(summary: &Value) -> [u64; 3] {
     ["published", "duplicates", "requests"].map(|field| summary[field].as_u64().unwrap())
 }
 
+#[test]
+fn a_producers_name_has_at_most_64_characters() {
+    let at_the_limit = "p".repeat(64);
+    assert_eq!(parse_producer(&at_the_limit), Ok(at_the_limit.clone()));
+    assert!(parse_producer(&format!("{at_the_limit}p")).is_err());
+}
+
 #[tokio::test]
 async fn a_file_is_published_in_order() {
     let setting = Setting::new(&["t"], &lines(0..10).join("\n"));

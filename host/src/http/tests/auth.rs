@@ -9,9 +9,43 @@ async fn without_a_valid_key_nothing_is_told() {
         let headers = [("authorization", bearer)];
         let answer = server.call_with("GET /topics", &headers, "").await;
         assert_eq!(answer.error(), (401, "invalid-key".to_owned()), "{bearer}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer", "{bearer}");
     }
     let request = Request::get("/topics").body(Body::empty()).unwrap();
     assert_eq!(server.send(request).await.error(), (401, "invalid-key".to_owned()));
+}
+
+#[tokio::test]
+async fn of_two_different_keys_none_counts() {
+    let server = Server::start().await;
+    let admin = format!("Bearer {ADMIN}");
+    for (second, status) in [(admin.as_str(), 200), ("Bearer sk_wrong", 401)] {
+        let headers = [("authorization", admin.as_str()), ("authorization", second)];
+        assert_eq!(server.call_with("GET /topics", &headers, "").await.status, status, "{second}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_during_a_wait_reads_nothing() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    for path in ["consume?group=g", "partitions/0/records?tail=0"] {
+        let made = server.call("POST /keys", json!({ "scopes": ["consume"] })).await.json();
+        let poll = format!("GET /topics/t/{path}&wait_ms=60000&limit=1");
+        let key = made["key"].as_str().unwrap();
+        let commit = json!({ "group": "g", "partition": 0, "offset": 0, "reset": true });
+        server.call("POST /topics/t/offsets", commit).await;
+        let end = server.get("/topics/t/stats").await.json()["total_events"].clone();
+        let commit = json!({ "group": "g", "partition": 0, "offset": end });
+        server.call("POST /topics/t/offsets", commit).await;
+        let mut answer = std::pin::pin!(server.call_as(key, &poll, Value::Null));
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut answer).await;
+        assert!(early.is_err(), "{path}");
+        let revoke = format!("DELETE /keys/{}", made["id"].as_str().unwrap());
+        server.call(&revoke, Value::Null).await;
+        server.fill(0, 1).await;
+        assert_eq!(answer.await.error(), (401, "invalid-key".to_owned()), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -61,10 +61,30 @@ async fn packed_bodies_are_unpacked() {
 }
 
 #[tokio::test]
+async fn all_members_and_frames_of_a_packed_body_count() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    for (encoding, part) in [("gzip", gzip(LINES.as_bytes())), ("zstd", zstd(LINES.as_bytes()))] {
+        let mut body = part.repeat(2);
+        let headers = [("content-encoding", encoding)];
+        assert_eq!(server.events(body.clone(), &headers).await.json()["count"], 4, "{encoding}");
+        body.extend_from_slice(b"and then some");
+        let answer = server.events(body, &headers).await;
+        assert_eq!(answer.error(), (400, "broken-body".to_owned()), "{encoding}");
+        assert_eq!(answer.json()["error"]["retryable"], false, "{encoding}");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_packing_and_a_broken_one_are_refused() {
     let server = Server::start().await;
     server.topic(1).await;
-    let cases = [("br", (415, "unsupported-encoding")), ("gzip", (400, "broken-body"))];
+    let cases = [
+        ("br", (415, "unsupported-encoding")),
+        ("gzip, gzip", (415, "unsupported-encoding")),
+        ("gzip", (400, "broken-body")),
+        ("zstd", (400, "broken-body")),
+    ];
     for (encoding, (status, code)) in cases {
         let answer = server.events(LINES, &[("content-encoding", encoding)]).await;
         assert_eq!(answer.error(), (status, code.to_owned()), "{encoding}");
@@ -99,6 +119,89 @@ async fn too_many_bytes_in_flight_are_refused_for_now() {
     drop(other);
     assert_eq!(server.events(LINES, &[]).await.status, StatusCode::OK);
     assert_eq!(server.app.node.budget.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_and_not_sent_takes_no_room() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let stuck = Body::from_stream(futures_util::stream::pending::<std::io::Result<&str>>());
+    let headers = [("content-length", "16777216")];
+    let mut call = std::pin::pin!(server.events(stuck, &headers));
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut call).await;
+    assert!(early.is_err());
+    assert_eq!(server.app.node.budget.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_a_second_does_not_keep_a_body_alive() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let trickle = futures_util::stream::unfold((), async |()| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, std::io::Error>(" "), ()))
+    });
+    let answer = server.events(Body::from_stream(Box::pin(trickle)), &[]).await;
+    assert_eq!(answer.error(), (408, "request-timeout".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_body_may_take_longer_than_the_timeout() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let line = |n: u32| format!("{{\"value\":{n}}}{}\n", " ".repeat(16 << 10));
+    let slow = futures_util::stream::unfold(0, move |n| async move {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        (n < 5).then(|| (Ok::<_, std::io::Error>(line(n)), n + 1))
+    });
+    let answer = server.events(Body::from_stream(slow), &[]).await;
+    assert_eq!(answer.json()["count"], 5, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_call_that_is_no_publish_takes_a_small_body() {
+    let server = Server::start().await;
+    for (length, status) in [(256 << 10, 201), ((256 << 10) + 1, 413)] {
+        let body = json!({ "name": "t" }).to_string();
+        let body = body.clone() + &" ".repeat(length - body.len());
+        let answer = server.call_with("POST /topics", &[], body).await;
+        assert_eq!(answer.status, status, "{length}: {}", answer.text);
+        if status == 413 {
+            assert_eq!(answer.json()["error"]["limit"], "control_bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_no_publish_takes_json_or_what_says_nothing() {
+    let server = Server::start().await;
+    let body = json!({ "name": "t" }).to_string();
+    let cases = [
+        ("", 201),
+        ("application/json; charset=utf-8", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+    ];
+    for (content_type, status) in cases {
+        let header = [("content-type", content_type)];
+        let headers = if content_type.is_empty() { &[][..] } else { &header };
+        let answer = server.call_with("POST /topics", headers, body.clone()).await;
+        assert_eq!(answer.status, status, "{content_type}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_two_types_is_refused() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let json = ("content-type", "application/json");
+    for (call, body) in [("POST /topics", "{\"name\":\"t\"}"), ("POST /topics/t/events", LINES)] {
+        let headers = [json, ("content-type", "application/x-ndjson")];
+        let answer = server.call_with(call, &headers, body).await;
+        assert_eq!(answer.error(), (400, "invalid-content-type".to_owned()), "{call}");
+    }
+    let same = server.call_with("POST /topics", &[json, json], "{\"name\":\"t\"}").await;
+    assert_eq!(same.status, StatusCode::OK, "{}", same.text);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::consume::{Amount, ConsumeError, Start};
+use crate::name::TopicName;
+use crate::node::default_project;
+use stream_storage::Partition;
 
 #[tokio::test]
 async fn a_read_starts_at_an_offset_a_time_or_the_end() {
@@ -21,6 +25,7 @@ async fn a_read_starts_at_an_offset_a_time_or_the_end() {
         ("tail=0", vec![]),
         ("timestamp=2026-01-02T03:04:06Z", vec![1, 2]),
         ("timestamp=2027-01-01T00:00:00Z", vec![]),
+        ("timestamp=1969-12-31T23:59:59Z", vec![0, 1, 2]),
         ("offset=0&limit=2", vec![0, 1]),
         ("offset=1&max_bytes=1", vec![1]),
     ];
@@ -167,18 +172,20 @@ async fn a_busy_partition_does_not_starve_the_others() {
 }
 
 #[tokio::test]
-async fn with_fewer_records_than_partitions_each_gets_its_turn() {
+async fn two_pollers_by_turns_with_one_record_each_see_all_partitions() {
     let server = Server::start().await;
-    server.topic(3).await;
-    for partition in 0..3 {
+    server.topic(2).await;
+    for partition in 0..2 {
         server.fill(partition, 5).await;
     }
+    let groups = ["a", "b"];
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..3 {
-        let answer = server.get("/topics/t/consume?group=g&limit=1").await;
-        seen.insert(places(&answer)[0].0);
+    // By chance one of them misses a partition once in 2^62 runs.
+    for group in groups.into_iter().cycle().take(2 * 64) {
+        let answer = server.get(&format!("/topics/t/consume?group={group}&limit=1")).await;
+        seen.insert((group, places(&answer)[0].0));
     }
-    assert_eq!(seen.len(), 3);
+    assert_eq!(seen.len(), 4, "{seen:?}");
 }
 
 #[tokio::test]
@@ -242,6 +249,46 @@ async fn a_waiting_read_gets_what_comes() {
 }
 
 #[tokio::test]
+async fn a_waiting_read_learns_that_its_topic_is_deleted() {
+    let paths = ["partitions/0/records?offset=1", "consume?group=g", "consume?group=g&partition=0"];
+    for path in paths {
+        let server = Server::start().await;
+        server.topic(1).await;
+        server.fill(0, 1).await;
+        let commit = json!({ "group": "g", "partition": 0, "offset": 1 });
+        server.call("POST /topics/t/offsets", commit).await;
+        let path = format!("/topics/t/{path}&wait_ms=60000");
+        let delete = server.call("DELETE /topics/t", Value::Null);
+        let (answer, _) = tokio::join!(server.get(&path), delete);
+        assert_eq!(answer.error(), (404, "topic-not-found".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_races_a_deletion_finds_no_topic() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.fill(0, 3).await;
+    let node = &server.app.node;
+    let name = TopicName::parse("t").unwrap();
+    let topic = node.catalog.get(&default_project(), &name).await.unwrap();
+    server.call("DELETE /topics/t", Value::Null).await;
+    let partition = Partition(0);
+    let wait = Duration::from_secs(60);
+    let amount = Amount { records_max: 10, bytes_max: 1_000, wait };
+    let starts = [0, 1, 3].map(Start::Offset).into_iter().chain([Start::Tail(1), Start::Time(NOW)]);
+    for start in starts {
+        let found = node.reader.read(topic.id, partition, start, amount).await;
+        assert_eq!(found.err(), Some(ConsumeError::TopicGone), "{start:?}");
+    }
+    for offset in [0, 1, 3] {
+        let starts = BTreeMap::from([(partition, offset)]);
+        let found = node.reader.read_all(topic.id, &starts, amount).await;
+        assert_eq!(found.err(), Some(ConsumeError::TopicGone), "{offset}");
+    }
+}
+
+#[tokio::test]
 async fn a_waiting_read_ends_with_its_time_and_with_the_server() {
     let server = Server::start().await;
     server.topic(1).await;
@@ -269,4 +316,44 @@ async fn retention_trims_by_age_and_by_bytes() {
     server.fill(0, 2).await;
     server.call("PATCH /topics/t", json!({ "retention_bytes": 1, "retention_hours": 0 })).await;
     assert_eq!(start().await, 4);
+}
+
+#[tokio::test]
+async fn a_read_needs_room_before_it_reads_and_holds_what_it_answers() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.fill(0, 3).await;
+    let node = &server.app.node;
+    let mut other = node.answer_budget.permit(crate::node::default_project());
+    other.grow_to(node.limits.project_bytes_max - 999).unwrap();
+    for path in ["consume?group=g", "partitions/0/records?offset=0"] {
+        for (max_bytes, status) in [(999, 200), (1_000, 429)] {
+            let answer = server.get(&format!("/topics/t/{path}&max_bytes={max_bytes}")).await;
+            assert_eq!(answer.status, status, "{path}&max_bytes={max_bytes}: {}", answer.text);
+        }
+    }
+    server.fill(0, 1).await;
+    drop(other);
+    let request = Request::get("/topics/t/consume?group=g")
+        .header("authorization", format!("Bearer {ADMIN}"))
+        .body(Body::empty());
+    let response = server.router.clone().oneshot(request.unwrap()).await.unwrap();
+    let held = node.answer_budget.bytes();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(held, body.len());
+    drop(body);
+    assert_eq!(node.answer_budget.bytes(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_records_holds_no_room() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    for path in ["consume?group=g", "partitions/0/records?tail=0"] {
+        let path = format!("/topics/t/{path}&wait_ms=60000");
+        let mut poll = std::pin::pin!(server.get(&path));
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut poll).await;
+        assert!(early.is_err(), "{path}");
+        assert_eq!(server.app.node.answer_budget.bytes(), 0, "{path}");
+    }
 }

@@ -144,6 +144,21 @@ async fn a_repeated_sequence_is_stored_once_and_answered_alike() {
 }
 
 #[tokio::test]
+async fn a_repeated_sequence_with_another_body_is_answered_as_the_first_time() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.call("POST /topics", json!({ "name": "u" })).await;
+    let first = server.events("{\"value\":1}\n{\"value\":2}", &SEQUENCE).await.json();
+    let mut headers = SEQUENCE.to_vec();
+    headers.push(("content-type", "application/x-ndjson"));
+    let call = "POST /topics/u/events";
+    let mut again = server.call_with(call, &headers, "{\"value\":3}").await.json();
+    assert_eq!(again["duplicate"].take(), true);
+    again["duplicate"] = false.into();
+    assert_eq!(again, first);
+}
+
+#[tokio::test]
 async fn a_repeated_produce_has_its_first_place() {
     let server = Server::start().await;
     server.topic(1).await;
@@ -191,6 +206,7 @@ async fn a_stale_epoch_and_a_gap_are_refused_with_what_holds() {
     assert_eq!(gap.error(), (409, "sequence-gap".to_owned()));
     let error = &gap.json()["error"];
     assert_eq!((&error["expected"], &error["received"]), (&json!(1), &json!(2)));
+    assert_eq!(error["retryable"], true);
 }
 
 #[tokio::test]
@@ -208,6 +224,39 @@ async fn an_idempotency_key_stores_once_until_it_expires() {
     server.clock.advance(Duration::from_secs(61));
     let later = server.events("{\"value\":2}", &key).await.json();
     assert_eq!(later["duplicate"], false);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_forgotten_with_its_topic() {
+    let server = Server::start().await;
+    for life in 1..=2 {
+        server.topic(1).await;
+        let key = [("idempotency-key", "k")];
+        for expected in [false, true] {
+            let answer = server.events("{\"value\":1}", &key).await.json();
+            assert_eq!(answer["duplicate"], expected, "life {life} of the topic");
+        }
+        assert_eq!(server.get("/topics/t/stats").await.json()["total_events"], 1);
+        server.call("DELETE /topics/t", Value::Null).await;
+    }
+}
+
+#[tokio::test]
+async fn an_id_of_128_characters_passes_and_one_more_is_refused() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let (longest, too_long) = ("i".repeat(128), "i".repeat(129));
+    let producer = |id| [("producer-id", id), SEQUENCE[1], SEQUENCE[2]];
+    for headers in [&producer(longest.as_str())[..], &[("idempotency-key", &longest)]] {
+        let answer = server.events("{\"value\":1}", headers).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+    for headers in [&producer(too_long.as_str())[..], &[("idempotency-key", &too_long)]] {
+        let answer = server.events("{\"value\":1}", headers).await;
+        assert_eq!(answer.error(), (400, format!("invalid-{}", headers[0].0)));
+    }
+    let answer = server.get(&format!("/producers/{longest}")).await;
+    assert_eq!(answer.json()["last_seq"], 0);
 }
 
 #[tokio::test]

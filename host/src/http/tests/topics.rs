@@ -34,7 +34,7 @@ async fn a_bad_topic_is_refused_and_its_field_named() {
         (json!({}), "name"),
         (json!({ "name": 1 }), "name"),
         (json!({ "name": "a..b" }), "name"),
-        (json!({ "name": "_a" }), "topic"),
+        (json!({ "name": "_a" }), "name"),
         (json!({ "name": "a", "partitions": 0 }), "partitions"),
         (json!({ "name": "a", "partitions": 1025 }), "partitions"),
         (json!({ "name": "a", "partitions": "1" }), "partitions"),
@@ -172,6 +172,17 @@ async fn the_first_topic_makes_its_project() {
         .map(|project| project["name"].clone())
         .collect();
     assert_eq!(names, ["default", "new"]);
+}
+
+#[tokio::test]
+async fn a_refused_topic_makes_no_project() {
+    let server = Server::start().await;
+    for topic in [json!({ "name": "_t" }), json!({ "name": "t", "partitions": 0 }), json!({})] {
+        let refused = server.call("POST /projects/ghost/topics", topic.clone()).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{topic}");
+        let missing = server.get("/projects/ghost/topics").await;
+        assert_eq!(missing.error(), (404, "project-not-found".to_owned()), "{topic}");
+    }
 }
 
 #[tokio::test]
