@@ -1,4 +1,4 @@
-//! What a full disk does to a server: run by `.ci/disk-full` on a small file system of its own.
+//! What a full and a broken disk do to a server: run by `.ci/disk-full` on a small file system of its own.
 //!
 //! `disk-full SERVER FOLDER`: `SERVER` is the binary, `FOLDER` lies on the file system to fill.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a check prints, and ends the run")]
@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use stream_tests::{Answer, Client, Server};
@@ -17,6 +18,8 @@ async fn main() {
     let folder = PathBuf::from(arguments.next().expect("a folder on the disk to fill"));
     writes_stop_at_the_reserve_and_resume(&server, &folder.join("reserve")).await;
     a_store_that_ran_full_goes_on_when_there_is_room(&server, &folder.join("full")).await;
+    // The last: the disk is gone after it.
+    an_io_error_stops_writes_for_good_and_reading_goes_on(&server, &folder).await;
 }
 
 /// A topic's publisher with a sequence, and what was acknowledged to it.
@@ -86,7 +89,7 @@ fn take_room(data: &Path, bytes: usize) {
 }
 
 async fn writes_stop_at_the_reserve_and_resume(exe: &str, data: &Path) {
-    take_room(data, 150 << 20);
+    take_room(data, 400 << 20);
     let server = Server::start_with(exe, data, &["--reserve-bytes", "67108864"]);
     let mut publisher = Publisher::new(server.client()).await;
     publisher.publish().await.ok();
@@ -107,7 +110,7 @@ async fn writes_stop_at_the_reserve_and_resume(exe: &str, data: &Path) {
 }
 
 async fn a_store_that_ran_full_goes_on_when_there_is_room(exe: &str, data: &Path) {
-    take_room(data, 200 << 20);
+    take_room(data, 420 << 20);
     let server = Server::start_with(exe, data, &["--reserve-bytes", "0"]);
     let mut publisher = Publisher::new(server.client()).await;
 
@@ -128,4 +131,31 @@ async fn a_store_that_ran_full_goes_on_when_there_is_room(exe: &str, data: &Path
     publisher.check().await;
     assert!(server.stop().success());
     println!("a store that ran full goes on when there is room: ok");
+}
+
+async fn an_io_error_stops_writes_for_good_and_reading_goes_on(exe: &str, disk: &Path) {
+    let server = Server::start(exe, &disk.join("broken"));
+    let mut publisher = Publisher::new(server.client()).await;
+    publisher.publish().await.ok();
+
+    break_disk(disk);
+    let unknown = publisher.publish().await;
+    assert_eq!((unknown.status, unknown.code()), (503, "commit-unknown"), "{unknown:?}");
+    for _ in 0..2 {
+        let refused = publisher.publish().await;
+        assert_eq!((refused.status, refused.code()), (503, "store-poisoned"), "{refused:?}");
+    }
+    assert_eq!(server.client().call("GET", "/healthz").await.status, 503);
+    assert_eq!(server.client().call("GET", "/readyz").await.status, 503);
+    publisher.check().await;
+    println!("an I/O error stops writes for good, and reading goes on: ok");
+}
+
+/// From here on every write to the file system fails, as on a disk that broke: ext4's own way to
+/// try that, which is out of reach for safe code.
+fn break_disk(disk: &Path) {
+    const SHUT_DOWN: &str = "import fcntl, os, struct, sys; \
+        fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
+    let status = Command::new("python3").args(["-c", SHUT_DOWN]).arg(disk).status();
+    assert!(status.expect("python3 is there").success());
 }

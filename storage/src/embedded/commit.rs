@@ -212,8 +212,10 @@ impl Committer {
         let reason = error.to_string();
         // What poisoned the database may have been a flush that found the disk full: by now there
         // may be room again.
-        let ran_full =
-            || self.shared.disk_full().is_some() || self.shared.ran_full.load(Ordering::Relaxed);
+        let ran_full = || {
+            self.shared.short_of(REOPEN_BYTES_MIN).is_some()
+                || self.shared.ran_full.load(Ordering::Relaxed)
+        };
         let full = disk::is_full(error) || matches!(error, fjall::Error::Poisoned) && ran_full();
         tracing::error!(reason, full, "a write failed");
         let failure = if full { Failure::Full } else { Failure::Io { reason: reason.clone() } };
