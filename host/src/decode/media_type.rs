@@ -49,7 +49,7 @@ pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), DecodeError> {
 }
 
 /// Whether a media type says that its content is JSON: its subtype is `json` or ends in `+json`.
-pub(super) fn is_json(media_type: &str) -> bool {
+pub(crate) fn is_json(media_type: &str) -> bool {
     let essence = essence(media_type);
     essence.ends_with("/json") || essence.ends_with("+json")
 }

@@ -32,7 +32,7 @@ use crate::limit::Limits;
 pub use error::DecodeError;
 use error::Fault;
 use media_type::Format;
-pub(crate) use media_type::expect_json;
+pub(crate) use media_type::{expect_json, is_json};
 
 /// The W3C trace context, kept where a request is about one event.
 const TRACEPARENT: &str = "traceparent";
