@@ -1,4 +1,4 @@
-//! Names that clients give: topics and groups.
+//! Names that clients give: topics, groups, plugins and routes.
 //!
 //! Owns the rules and nothing else: whether a topic exists or may be written is decided elsewhere.
 
@@ -44,32 +44,63 @@ impl TopicName {
     }
 }
 
-/// A consumer group: 1–128 bytes of `[A-Za-z0-9._-]`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupName(Arc<str>);
+macro_rules! short_name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
 
-impl GroupName {
-    /// Longest name, in bytes.
-    pub const BYTES_MAX: usize = 128;
+        impl $type {
+            /// Longest name, in bytes.
+            pub const BYTES_MAX: usize = 128;
 
-    /// Checks a name.
-    ///
-    /// # Errors
-    ///
-    /// The name is empty, too long, or has another character than `[A-Za-z0-9._-]`.
-    pub fn parse(name: &str) -> Result<Self, InvalidName> {
-        let allowed = |byte| is_name_byte(byte) || byte == b'.';
-        if name.is_empty() || name.len() > Self::BYTES_MAX || !name.bytes().all(allowed) {
-            let expected = "1–128 characters of `[A-Za-z0-9._-]`";
-            return Err(InvalidName::new("group", name, expected));
+            /// Checks a name.
+            ///
+            /// # Errors
+            ///
+            /// The name is empty, too long, or has another character than `[A-Za-z0-9._-]`.
+            pub fn parse(name: &str) -> Result<Self, InvalidName> {
+                let allowed = |byte| is_name_byte(byte) || byte == b'.';
+                if name.is_empty() || name.len() > Self::BYTES_MAX || !name.bytes().all(allowed) {
+                    let expected = "1–128 characters of `[A-Za-z0-9._-]`";
+                    return Err(InvalidName::new($what, name, expected));
+                }
+                Ok(Self(name.into()))
+            }
+
+            /// The name.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-        Ok(Self(name.into()))
-    }
 
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+short_name! {
+    /// A consumer group: 1–128 bytes of `[A-Za-z0-9._-]`.
+    GroupName, "group"
+}
+
+short_name! {
+    /// A plugin: 1–128 bytes of `[A-Za-z0-9._-]`.
+    PluginName, "plugin"
+}
+
+short_name! {
+    /// A route: 1–128 bytes of `[A-Za-z0-9._-]`.
+    RouteName, "route"
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -82,19 +113,7 @@ impl fmt::Display for TopicName {
     }
 }
 
-impl fmt::Display for GroupName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Borrow<str> for TopicName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for GroupName {
     fn borrow(&self) -> &str {
         &self.0
     }

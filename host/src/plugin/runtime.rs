@@ -25,6 +25,7 @@ use super::wasi;
 use super::worker::Workers;
 use crate::budget::Budget;
 use crate::lock::lock;
+use crate::name::PluginName;
 use crate::stage::{Cause, PluginRef, Role};
 
 /// Deadline of the instance that is started to look at an upload: an interpreter takes its time.
@@ -216,9 +217,9 @@ impl Plugins {
     }
 
     /// Forgets counters and log of a plugin that was deleted.
-    pub fn forget(&self, project: &ProjectName, name: &str) {
+    pub fn forget(&self, project: &ProjectName, name: &PluginName) {
         let mut seen = lock(&self.shared.seen);
-        seen.retain(|(of, plugin), _| !(of == project && plugin.name == name));
+        seen.retain(|(of, plugin), _| !(of == project && plugin.name == *name));
     }
 
     /// Removes compiled code of components that are not wanted any more.

@@ -12,7 +12,7 @@ use super::{
     Problem, StageSpec,
 };
 use crate::event::Event;
-use crate::name::TopicName;
+use crate::name::{PluginName, TopicName};
 use crate::stage::{
     Cause, Change, Context, Fault, Partition, PluginRef, Role, Route, Transform, Validate, Verdict,
 };
@@ -60,7 +60,7 @@ impl Bed {
     fn use_with(&self, loaded: &Loaded, name: &str, change: fn(&mut StageSpec)) -> PluginStage {
         let mut spec = StageSpec {
             project: project(),
-            plugin: PluginRef { name: name.to_owned(), version: 1 },
+            plugin: PluginRef { name: PluginName::parse(name).unwrap(), version: 1 },
             config: String::new(),
             timeout: Duration::from_millis(100),
             memory: 64 << 20,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::name::{PluginName, RouteName};
+
 /// What to do with events for which a stage broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnFault {
@@ -37,7 +39,7 @@ impl OnFault {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PluginRef {
     /// Its name.
-    pub name: String,
+    pub name: PluginName,
     /// Its version, from 1.
     pub version: u64,
 }
@@ -134,7 +136,7 @@ pub enum Who {
     /// A plugin's.
     Plugin(PluginRef),
     /// A route's.
-    Route(String),
+    Route(RouteName),
 }
 
 impl fmt::Display for Who {
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_fault_names_the_plugin_and_the_cause() {
-        let plugin = PluginRef { name: "p".to_owned(), version: 3 };
+        let plugin = PluginRef { name: PluginName::parse("p").unwrap(), version: 3 };
         let message = "over 100 ms".to_owned();
         let fault = Fault { who: Who::Plugin(plugin), cause: Cause::Timeout, message };
         assert_eq!(fault.to_string(), "plugin `p@3` failed (timeout): over 100 ms");
