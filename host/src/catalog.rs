@@ -92,6 +92,15 @@ impl Catalog {
         config: TopicConfig,
     ) -> Result<(Arc<Topic>, Made), CatalogError> {
         check_writable(&name)?;
+        self.make(project, name, config).await
+    }
+
+    async fn make(
+        &self,
+        project: &ProjectName,
+        name: TopicName,
+        config: TopicConfig,
+    ) -> Result<(Arc<Topic>, Made), CatalogError> {
         config.check(self.partitions_max)?;
         if let Some((found, _)) = self.load(project, &name).await? {
             return existing(found, &config);
@@ -120,6 +129,29 @@ impl Catalog {
                 }
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One of the server's own topics, made if it is not there. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read or written.
+    pub(crate) async fn ensure_own(
+        &self,
+        project: &ProjectName,
+        name: &TopicName,
+        config: TopicConfig,
+    ) -> Result<Arc<Topic>, CatalogError> {
+        match self.get(project, name).await {
+            Err(CatalogError::NotFound(_)) => {}
+            found => return found,
+        }
+        match self.make(project, name.clone(), config).await {
+            Ok((topic, _)) => Ok(topic),
+            // Its owner has changed its settings meanwhile.
+            Err(CatalogError::Exists { .. }) => self.get(project, name).await,
+            Err(error) => Err(error),
         }
     }
 
@@ -230,6 +262,13 @@ impl Catalog {
         let mut cache = write(&self.cache);
         cache.changes += 1;
         cache.topics.remove(&(project.clone(), name.clone()));
+    }
+
+    /// Forgets what is in memory about the topic of an id that is gone.
+    pub(crate) fn forget_id(&self, id: TopicId) {
+        let mut cache = write(&self.cache);
+        cache.changes += 1;
+        cache.topics.retain(|_, topic| topic.id != id);
     }
 
     fn remember(&self, topic: Topic) -> Arc<Topic> {

@@ -47,3 +47,4 @@ mod state;
 pub mod stats;
 pub mod timestamp;
 pub mod topic;
+pub mod trial;

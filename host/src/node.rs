@@ -13,9 +13,14 @@ use crate::drain::Drain;
 use crate::group::Groups;
 use crate::limit::Limits;
 use crate::name::TopicName;
+use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
+use crate::plugin::{PluginConfig, Plugins};
 use crate::project::{DEFAULT_PROJECT, ProjectError, Projects};
 use crate::publish::{Publisher, PublisherParts};
+use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
+use crate::stage::BreakerConfig;
+use crate::state::PageRequest;
 use crate::stats::Rates;
 
 /// What a node needs to know beside its store.
@@ -27,6 +32,10 @@ pub struct NodeConfig {
     pub key_expiry: Duration,
     /// A key that opens everything; if `None`, one is made when there is no key at all.
     pub admin_key: Option<String>,
+    /// What plugins may use.
+    pub plugins: PluginConfig,
+    /// When a binding is paused.
+    pub breaker: BreakerConfig,
 }
 
 /// A running server, without its sockets.
@@ -49,6 +58,14 @@ pub struct Node {
     pub reader: Reader,
     /// What groups have committed.
     pub groups: Groups,
+    /// Runs plugins.
+    pub plugins: Arc<Plugins>,
+    /// Plugins by name.
+    pub registry: Arc<Registry>,
+    /// What events pass.
+    pub pipelines: Arc<Pipelines>,
+    /// Bytes of uploads in memory.
+    pub upload_budget: Arc<Budget>,
     /// Trims in the background.
     pub retention: Retention,
     /// How fast topics grow.
@@ -73,6 +90,9 @@ pub enum NodeError {
     /// The admin key could not be stored.
     #[error("cannot store the admin key: {0}")]
     Key(#[from] KeyError),
+    /// The key of compiled plugins could not be stored.
+    #[error("cannot store the key of compiled plugins: {0}")]
+    Registry(#[from] RegistryError),
 }
 
 impl Node {
@@ -88,15 +108,29 @@ impl Node {
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker } = config;
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
         let catalog = Arc::new(Catalog::new(store.clone(), clock.clone(), limits.partitions_max));
+        let upload_bytes = plugins.upload_bytes_max;
+        let code_key = registry::code_key(store.as_ref()).await?;
+        let plugins = Arc::new(Plugins::new(plugins, code_key, clock.clone()));
+        let registry = Arc::new(Registry::new(store.clone(), clock.clone(), plugins.clone()));
+        let pipelines = Arc::new(Pipelines::new(PipelinesParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            registry: registry.clone(),
+            plugins: plugins.clone(),
+            schemas: Schemas::new(store.clone(), clock.clone()),
+            breaker,
+        }));
         let publisher = Publisher::new(PublisherParts {
             store: store.clone(),
             clock: clock.clone(),
             catalog: catalog.clone(),
+            pipelines: pipelines.clone(),
+            limits,
             rates: rates.clone(),
             key_expiry,
         });
@@ -108,6 +142,10 @@ impl Node {
             groups: Groups::new(store.clone(), clock.clone()),
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
+            upload_budget: Budget::new(upload_bytes, upload_bytes.saturating_mul(2)),
+            plugins,
+            registry,
+            pipelines,
             store,
             clock,
             limits,
@@ -143,11 +181,39 @@ impl Node {
     ) -> Result<(), CatalogError> {
         let id = self.catalog.delete(project, name).await?;
         self.rates.forget(id);
+        // Its id is never used again: what is left of it is never read.
         if let Err(error) = self.groups.forget_topic(project, id).await {
-            // Its id is never used again: what is left is never read.
             tracing::warn!(%error, topic = %name, "the groups' commits of a deleted topic remain");
         }
+        if let Err(error) = self.pipelines.forget_topic(project, id).await {
+            tracing::warn!(%error, topic = %name, "the schema of a deleted topic remains");
+        }
         Ok(())
+    }
+}
+
+impl Node {
+    /// Removes, now and then until the drain begins, what uploads have left that did not come to an
+    /// end, and components of plugins that were deleted.
+    pub async fn sweep_plugins(&self, interval: Duration) {
+        loop {
+            let projects = self.projects.list(&PageRequest::default()).await;
+            let swept = match projects {
+                Ok(page) => {
+                    let names: Vec<ProjectName> =
+                        page.items.into_iter().map(|project| project.name).collect();
+                    self.registry.sweep(&names).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = swept {
+                tracing::warn!(%error, "components that no plugin has remain");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.drain.begun() => return,
+            }
+        }
     }
 }
 
@@ -169,6 +235,8 @@ mod tests {
             limits: Limits::default(),
             key_expiry: Duration::from_secs(60),
             admin_key: admin_key.map(ToOwned::to_owned),
+            plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
+            breaker: BreakerConfig::default(),
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }
@@ -231,13 +299,13 @@ mod tests {
         let event = crate::event::Event { value: b"1"[..].into(), ..Default::default() };
         let publish = async || {
             let events = std::slice::from_ref(&event);
-            let (project, topic) = (&project, &name);
             let request = crate::publish::PublishRequest {
-                project,
-                topic,
+                project: &project,
+                destination: crate::publish::Destination::Topic(&name),
                 events,
                 identity: None,
                 ack: None,
+                on_reject: crate::publish::OnReject::Refuse,
             };
             here.publisher.publish(request).await
         };

@@ -33,6 +33,17 @@ impl RoundRobin {
     }
 }
 
+/// What is known of where an event wants to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The event's place in its request, from 0.
+    pub index: usize,
+    /// The partition that was asked for.
+    pub partition: Option<u32>,
+    /// Its key.
+    pub key: Option<&'a str>,
+}
+
 /// The partition of each of `events`, in their order.
 ///
 /// Events with neither a partition nor a key all go to one partition, so that a batch of them is
@@ -46,18 +57,39 @@ pub fn place(
     partitions: u32,
     round_robin: &RoundRobin,
 ) -> Result<Vec<Partition>, PartitionNotFound> {
-    let missing = |event: &Event<'_>| event.partition.filter(|&partition| partition >= partitions);
-    let missing = (0..).zip(events).find_map(|(index, event)| Some((index, missing(event)?)));
+    place_all(wishes(events), partitions, round_robin)
+}
+
+fn wishes<'a>(events: &'a [Event<'_>]) -> impl Iterator<Item = Wish<'a>> + Clone {
+    events.iter().enumerate().map(|(index, event)| Wish {
+        index,
+        partition: event.partition,
+        key: event.key.as_deref(),
+    })
+}
+
+/// As [`place`], of events of which only the wishes are known.
+///
+/// # Errors
+///
+/// As [`place`].
+pub fn place_all<'a>(
+    wishes: impl Iterator<Item = Wish<'a>> + Clone,
+    partitions: u32,
+    round_robin: &RoundRobin,
+) -> Result<Vec<Partition>, PartitionNotFound> {
+    let missing = |wish: Wish<'a>| wish.partition.filter(|&partition| partition >= partitions);
+    let missing = wishes.clone().find_map(|wish| Some((wish.index, missing(wish)?)));
     if let Some((index, partition)) = missing {
         return Err(PartitionNotFound { index, partition, partitions });
     }
     let mut turn = None;
-    let mut place_one = |event: &Event<'_>| match (event.partition, &event.key) {
+    let mut place_one = |wish: Wish<'_>| match (wish.partition, wish.key) {
         (Some(partition), _) => Partition(partition),
         (None, Some(key)) => partition_for_key(key.as_bytes(), partitions),
         (None, None) => *turn.get_or_insert_with(|| round_robin.take_turn(partitions)),
     };
-    Ok(events.iter().map(&mut place_one).collect())
+    Ok(wishes.map(&mut place_one).collect())
 }
 
 /// The partition of `key` among `partitions`, of which there is at least one: the same that Kafka's

@@ -137,14 +137,6 @@ impl CliError {
             _ => None,
         }
     }
-
-    /// The status of the server's error.
-    pub(super) fn status(&self) -> Option<u16> {
-        match self {
-            Self::Server(error) => Some(error.status),
-            _ => None,
-        }
-    }
 }
 
 /// Calls of one project of one server.
@@ -154,6 +146,7 @@ pub(super) struct Client {
     url: Url,
     key: Option<String>,
     project: ProjectName,
+    ca_cert: Option<PathBuf>,
     /// How long to go on trying after the first failure.
     retry_for: Duration,
     /// Whether it is known that calls fail for now.
@@ -163,30 +156,22 @@ pub(super) struct Client {
 impl Client {
     /// A client that tries each call once.
     pub(super) fn new(options: ClientOptions) -> Result<Self, CliError> {
-        // It fails if one is installed already: then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT);
-        if let Some(path) = &options.ca_cert {
-            builder = builder.tls_certs_only(read_certificates(path)?);
-        } else if options.url.scheme() == "http" {
-            // Spares loading the system's, which a small container may not have.
-            builder = builder.tls_certs_only([]);
-        }
-        if is_loopback(&options.url) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|error| CliError::Usage(root_cause(&error)))?;
-        let key = options.key.filter(|key| !key.is_empty());
-        let (url, project) = (options.url, options.project);
+        let ClientOptions { url, key, project, ca_cert, .. } = options;
         Ok(Self {
-            http,
+            http: http(&url, ca_cert.as_deref(), READ_TIMEOUT)?,
             url,
-            key,
+            key: key.filter(|key| !key.is_empty()),
             project,
+            ca_cert,
             retry_for: Duration::ZERO,
             has_warned: AtomicBool::new(false),
         })
+    }
+
+    /// The same client, but it waits this long for an answer, from when it begins to send.
+    pub(super) fn patient(self, read_timeout: Duration) -> Result<Self, CliError> {
+        let http = http(&self.url, self.ca_cert.as_deref(), read_timeout)?;
+        Ok(Self { http, ..self })
     }
 
     /// The same client, but [`fetch`](Self::fetch) goes on trying for this long.
@@ -229,8 +214,13 @@ impl Client {
 
     /// Sends a request once and reads the JSON of its answer; null if it has no body.
     pub(super) async fn json(&self, request: RequestBuilder) -> Result<Value, CliError> {
-        let body = self.send(request).await?.bytes().await;
-        let body = body.map_err(|error| self.no_answer(&error))?;
+        let response = self.send(request).await?;
+        self.read_json(response).await
+    }
+
+    /// Reads the JSON of an answer; null if it has no body.
+    pub(super) async fn read_json(&self, response: Response) -> Result<Value, CliError> {
+        let body = response.bytes().await.map_err(|error| self.no_answer(&error))?;
         if body.is_empty() {
             return Ok(Value::Null);
         }
@@ -294,6 +284,27 @@ impl Client {
         let url = self.url.origin().ascii_serialization();
         CliError::Unreachable { url, reason }
     }
+}
+
+fn http(
+    url: &Url,
+    ca_cert: Option<&Path>,
+    read_timeout: Duration,
+) -> Result<reqwest::Client, CliError> {
+    // It fails if one is installed already: then that one is used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder =
+        reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(read_timeout);
+    if let Some(path) = ca_cert {
+        builder = builder.tls_certs_only(read_certificates(path)?);
+    } else if url.scheme() == "http" {
+        // Spares loading the system's, which a small container may not have.
+        builder = builder.tls_certs_only([]);
+    }
+    if is_loopback(url) {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| CliError::Usage(root_cause(&error)))
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<Certificate>, CliError> {

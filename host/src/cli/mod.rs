@@ -3,15 +3,20 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `serve` | the server's process |
-//! | `topic`, `publish`, `tail`, `key`, `project` | a command each, all through the HTTP API |
+//! | `topic`, `publish`, `tail`, `key`, `project`, `route`, `schema`, `dead_letter` | a command each, all through the HTTP API |
+//! | `plugin` | plugins from a new project to a binding; a file a verb |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 
 mod client;
+mod dead_letter;
 mod key;
 mod output;
+mod plugin;
 mod project;
 mod publish;
+mod route;
+mod schema;
 pub mod serve;
 mod tail;
 mod topic;
@@ -38,15 +43,31 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    /// What the server runs to compile an upload, in a process of its own
+    #[command(name = crate::plugin::COMMAND, hide = true)]
+    CompilePlugin {
+        /// Seconds of processor time
+        processor: u64,
+        /// Bytes of address space
+        memory: u64,
+    },
     Topic(topic::TopicArgs),
+    Schema(schema::SchemaArgs),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
+    Plugin(plugin::PluginArgs),
+    Route(route::RouteArgs),
+    DeadLetter(dead_letter::DeadLetterArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
 
 /// Runs the command, and says on standard error why it failed.
 pub async fn run(cli: Cli) -> ExitCode {
+    if let Command::CompilePlugin { processor, memory } = cli.command {
+        let exit = crate::plugin::compile_in_this_process(processor, memory);
+        return exit.map_or(ExitCode::FAILURE, ExitCode::from);
+    }
     match cli.run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -65,10 +86,14 @@ impl Cli {
         let output = Output::new(self.client.json);
         let client = Client::new(self.client)?;
         match command {
-            Command::Serve(_) => Ok(()),
+            Command::Serve(_) | Command::CompilePlugin { .. } => Ok(()),
             Command::Topic(args) => args.run(&client, output).await,
+            Command::Schema(args) => args.run(&client, output).await,
             Command::Publish(args) => args.run(client, output).await,
             Command::Tail(args) => args.run(client, output).await,
+            Command::Plugin(args) => args.run(client, output).await,
+            Command::Route(args) => args.run(client, output).await,
+            Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }

@@ -1,7 +1,7 @@
 //! What commands print: tables or JSON on standard output, errors on standard error, exit codes.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ Exit codes:
   1  the server refused the request (4xx), or `serve` could not start
   2  the command line is wrong
   3  the server cannot be reached, or failed (5xx), also after trying again
-  4  the input is malformed, or a file cannot be read or the output not be written";
+  4  the input is malformed, a plugin cannot be built, or a file cannot be read or written";
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,17 @@ pub enum CliError {
         /// What is wrong.
         reason: String,
     },
+    /// A file or a folder cannot be written.
+    #[error("cannot write `{path}`: {reason}")]
+    Write {
+        /// The file or the folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no component at the end of a build.
+    #[error("cannot build the plugin: {0}")]
+    Build(String),
     /// Standard output cannot be written, or the answer to a question not be read.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -61,6 +72,14 @@ pub enum CliError {
 }
 
 impl CliError {
+    pub(super) fn unreadable(path: &Path, error: impl ToString) -> Self {
+        Self::File { path: path.into(), reason: error.to_string() }
+    }
+
+    pub(super) fn unwritable(path: &Path, error: impl ToString) -> Self {
+        Self::Write { path: path.into(), reason: error.to_string() }
+    }
+
     /// The exit code, as `stream --help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -69,8 +88,25 @@ impl CliError {
             Self::Serve(_) => 1,
             Self::Usage(_) => 2,
             Self::Server(_) | Self::Unreachable { .. } | Self::Answer { .. } => 3,
-            Self::Input(_) | Self::File { .. } | Self::Output(_) => 4,
+            Self::Input(_)
+            | Self::File { .. }
+            | Self::Write { .. }
+            | Self::Build(_)
+            | Self::Output(_) => 4,
         }
+    }
+
+    /// The status of the server's error.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Server(error) => Some(error.status),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the server's error of this code.
+    pub(super) fn has_code(&self, code: &str) -> bool {
+        matches!(self, Self::Server(error) if error.code == code)
     }
 
     /// Says on standard error what is wrong and what may help. A reader of the output that has gone,
@@ -113,6 +149,11 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "topic-not-found" => Some("`stream topic create` makes it, as does `publish --create`"),
         "topic-exists" => Some("`stream topic update` changes it"),
         "key-moves" => Some("`--accept-key-moves` accepts it"),
+        "plugin-not-found" => Some("`stream plugin list` shows those that there are"),
+        "plugin-bound" => Some("`stream plugin unbind` and `stream route delete` let go of it"),
+        "bindings-not-found" => Some("`stream plugin bindings` shows where plugins are bound"),
+        "stale-revision" => Some("others change it at the same time: run the command again"),
+        "route-not-found" => Some("`stream route list` shows those that there are"),
         "offset-trimmed" => Some("`--from earliest` starts at the first record that is left"),
         "too-large" => Some("`publish --batch` makes requests smaller"),
         _ => None,
@@ -122,6 +163,20 @@ fn hint_of(code: &str) -> Option<&'static str> {
 /// Writes to standard error. If that is gone, there is no one to tell.
 pub(super) fn say(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Asks on the terminal whether to delete something, with a question that ends in `?`; without a
+/// terminal there is nobody to ask.
+pub(super) fn confirm(name: &str, question: &str) -> Result<bool, CliError> {
+    if !io::stdin().is_terminal() {
+        let problem =
+            format!("deleting `{name}` needs `--yes` where there is no terminal to ask on");
+        return Err(CliError::Usage(problem));
+    }
+    say(&format!("{question} [y/N] "));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Where results go: standard output, as tables for people or JSON for scripts.
@@ -246,6 +301,8 @@ mod tests {
             (CliError::Usage("no".to_owned()), 2),
             (CliError::Input(line), 4),
             (file, 4),
+            (CliError::unwritable(Path::new("f"), "no room"), 4),
+            (CliError::Build("no".to_owned()), 4),
             (CliError::Output(io::ErrorKind::StorageFull.into()), 4),
             (CliError::Output(io::ErrorKind::BrokenPipe.into()), 0),
         ];

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stream_storage::embedded::{EmbeddedStore, OpenError};
 use stream_storage::{Clock, Store, SystemClock};
@@ -15,6 +16,9 @@ use crate::config::{Config, ConfigError, LogFormat, Settings};
 use crate::drain::Drain;
 use crate::http::{self, App, ServerConfig, TlsError};
 use crate::node::{Node, NodeConfig, NodeError};
+
+/// How often components that no plugin has are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Run the server
 #[derive(Debug, clap::Args)]
@@ -79,6 +83,8 @@ impl Serve {
                 limits: config.limits,
                 key_expiry: config.idempotency_expiry,
                 admin_key: config.api_key.clone(),
+                plugins: config.plugin_config()?,
+                breaker: config.breaker(),
             },
         )
         .await?;
@@ -97,6 +103,10 @@ impl Serve {
                 app.node().retention.run(config.retention_interval, drain).await;
             })
         };
+        let sweep = {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
+        };
         let router = http::router(Arc::clone(&app), &config.cors_origins);
         let server = ServerConfig {
             tls,
@@ -107,6 +117,7 @@ impl Serve {
         http::serve(listener, app, router, server).await;
         // A panic in it has been printed; the store is closed all the same.
         let _ = retention.await;
+        let _ = sweep.await;
         store.close().await;
         tracing::info!("stopped");
         Ok(())

@@ -201,7 +201,7 @@ async fn read(client: &Client, topic: &TopicName, cursor: Cursor) -> Result<Page
             .query(&[(at.0, at.1.as_str())])
             .query(&[("limit", READ_RECORDS_MAX), ("wait_ms", wait.as_secs() * 1000)]);
         let response = client.send(request).await?;
-        let next = next_offset(response.headers())?;
+        let next = offset_in(response.headers(), "stream-next-offset")?;
         let lines = response.bytes().await.map_err(|error| client.no_answer(&error))?;
         Ok((next, lines))
     };
@@ -211,10 +211,10 @@ async fn read(client: &Client, topic: &TopicName, cursor: Cursor) -> Result<Page
     Ok(Page { next: (!is_at_end).then_some(next), lines })
 }
 
-fn next_offset(headers: &HeaderMap) -> Result<u64, CliError> {
-    const NAME: &str = "stream-next-offset";
-    let offset = headers.get(NAME).and_then(|value| value.to_str().ok()?.parse().ok());
-    offset.ok_or_else(|| CliError::Answer { reason: format!("expected an offset in `{NAME}`") })
+/// The offset in a header of an answer.
+pub(super) fn offset_in(headers: &HeaderMap, name: &str) -> Result<u64, CliError> {
+    let offset = headers.get(name).and_then(|value| value.to_str().ok()?.parse().ok());
+    offset.ok_or_else(|| CliError::Answer { reason: format!("expected an offset in `{name}`") })
 }
 
 /// Prints records: as served for scripts, else as [`human`] shows them.

@@ -1,13 +1,11 @@
 //! `stream topic`: make, list, describe, change and delete topics.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
-use super::output::{CliError, Output, cell, fields, items, say, table};
+use super::output::{CliError, Output, cell, confirm, fields, items, table};
 use crate::name::TopicName;
 
 const HOURS_A_DAY: u64 = 24;
@@ -113,7 +111,8 @@ impl TopicArgs {
                 output.show(&client.json(request).await?, human)?;
             }
             TopicCommand::Delete { name, yes } => {
-                if !yes && !confirm(&name)? {
+                let question = format!("delete `{name}` with all its records?");
+                if !yes && !confirm(name.as_str(), &question)? {
                     return output.done("nothing was deleted").map_err(CliError::from);
                 }
                 client.send(client.request(Method::DELETE, &["topics", name.as_str()])).await?;
@@ -138,19 +137,6 @@ async fn describe(client: &Client, name: &TopicName, output: Output) -> Result<(
     });
     output.show(&all, human_description)?;
     Ok(())
-}
-
-/// Asks on the terminal; without one there is nobody to ask.
-fn confirm(name: &TopicName) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() {
-        let problem =
-            format!("deleting `{name}` needs `--yes` where there is no terminal to ask on");
-        return Err(CliError::Usage(problem));
-    }
-    say(&format!("delete `{name}` with all its records? [y/N] "));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn human(topic: &Value) -> String {

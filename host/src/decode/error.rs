@@ -1,5 +1,7 @@
 //! Why a request's events cannot be read.
 
+use std::fmt;
+
 /// Why nothing of a request was read: the first fault met.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -78,6 +80,17 @@ pub(super) enum Fault<'a> {
     TooManyEvents {
         max: usize,
     },
+}
+
+impl fmt::Display for Fault<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed { message, .. } => f.write_str(message),
+            Self::EventTooLarge { max, got } => write!(f, "{got} bytes, at most {max} allowed"),
+            Self::TooManyHeaders { max } => write!(f, "more than {max} headers"),
+            Self::TooManyEvents { max } => write!(f, "more than {max} events"),
+        }
+    }
 }
 
 impl<'a> Fault<'a> {

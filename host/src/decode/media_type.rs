@@ -48,6 +48,18 @@ pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), DecodeError> {
     }
 }
 
+/// Checks that a request is WebAssembly, or does not say what it is.
+pub(crate) fn expect_wasm(headers: &HeaderMap) -> Result<(), DecodeError> {
+    let (essence, _) = content_type(headers);
+    // What `curl --data-binary` says where it is not told.
+    let unsaid = ["", "application/octet-stream", "application/x-www-form-urlencoded"];
+    if essence == "application/wasm" || unsaid.contains(&essence.as_str()) {
+        return Ok(());
+    }
+    let got = given(headers);
+    Err(DecodeError::UnsupportedMediaType { got, expected: "`application/wasm`" })
+}
+
 /// Whether a media type says that its content is JSON: its subtype is `json` or ends in `+json`.
 pub(crate) fn is_json(media_type: &str) -> bool {
     let essence = essence(media_type);

@@ -32,7 +32,7 @@ use crate::limit::Limits;
 pub use error::DecodeError;
 use error::Fault;
 use media_type::Format;
-pub(crate) use media_type::{expect_json, is_json};
+pub(crate) use media_type::{expect_json, expect_wasm, is_json};
 
 /// The W3C trace context, kept where a request is about one event.
 const TRACEPARENT: &str = "traceparent";
@@ -59,6 +59,17 @@ pub fn events<'a>(
         Format::CloudEventBinary => cloudevents::binary(body, headers, limits)
             .and_then(|event| batch.push(traced(event, headers))),
     };
+    batch.finish(read)
+}
+
+/// The events of a JSON array, each as an NDJSON line has it.
+///
+/// # Errors
+///
+/// As [`events`].
+pub(crate) fn array<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, DecodeError> {
+    let mut batch = Batch::new(body, limits);
+    let read = json_array::read(&mut batch, line::event);
     batch.finish(read)
 }
 
@@ -150,6 +161,49 @@ impl<'a, 'l> Batch<'a, 'l> {
             Ok(()) => Ok(self.events),
         }
     }
+}
+
+/// Checks that all events have a type, which says where they go.
+///
+/// # Errors
+///
+/// One has none.
+pub(crate) fn expect_types(events: &[Event<'_>]) -> Result<(), DecodeError> {
+    let has_type = |event: &Event<'_>| event.headers.iter().any(|(name, _)| name == "ce-type");
+    match events.iter().position(|event| !has_type(event)) {
+        None => Ok(()),
+        Some(index) => Err(DecodeError::Malformed {
+            index,
+            byte: None,
+            field: Some("type".to_owned()),
+            message: "field is missing: it says to which topic the event goes".to_owned(),
+        }),
+    }
+}
+
+/// Checks an event that was not decoded here, as strictly as one that was.
+///
+/// # Errors
+///
+/// What is wrong with it, for people.
+pub(crate) fn check(event: &Event<'_>, limits: &Limits) -> Result<(), String> {
+    let (got, max) = (event.byte_len(), limits.event_bytes_max);
+    if got > max {
+        return Err(format!("the event takes {got} bytes, at most {max} allowed"));
+    }
+    let mut checked = Event::default();
+    for (name, value) in &event.headers {
+        let pushed = push_header(&mut checked, name.as_ref().into(), value.as_ref().into(), limits);
+        pushed.map_err(|fault| fault.to_string())?;
+    }
+    if let Some(time) = &event.time {
+        check_time(time).map_err(|fault| fault.to_string())?;
+    }
+    if event.value_is_json {
+        let text = json::utf8(&event.value).into_result().map_err(|fault| fault.to_string())?;
+        json::check_value(text).map_err(|fault| format!("the value is not JSON: {fault}"))?;
+    }
+    Ok(())
 }
 
 /// Adds a header to `event`: its name is 1–256 bytes without control characters, and new.

@@ -30,6 +30,8 @@ pub(crate) struct Consume;
 pub(crate) struct Manage;
 /// The call changes something, and makes its project if there is none.
 pub(crate) struct ManageNew;
+/// The call uploads or runs code.
+pub(crate) struct Deploy;
 /// Any key will do.
 pub(crate) struct Any;
 
@@ -43,6 +45,10 @@ impl Access for Consume {
 
 impl Access for Manage {
     const SCOPES: &'static [Scope] = &[Scope::Manage];
+}
+
+impl Access for Deploy {
+    const SCOPES: &'static [Scope] = &[Scope::Deploy];
 }
 
 impl Access for ManageNew {
@@ -86,6 +92,15 @@ impl<A: Access> FromRequestParts<Arc<App>> for Caller<A> {
 }
 
 impl<A> Caller<A> {
+    /// Checks that the key has a further scope.
+    pub(crate) fn check_scope(&self, scope: &'static [Scope]) -> Result<(), ApiError> {
+        if scope.iter().any(|scope| self.key.allows(*scope)) {
+            Ok(())
+        } else {
+            Err(ApiError::MissingScope { scopes: scope })
+        }
+    }
+
     /// Checks once more that the key holds: it may have been revoked during a long wait.
     pub(crate) fn check_key(&self, keys: &Keys) -> Result<(), ApiError> {
         if keys.holds(&self.key) { Ok(()) } else { Err(ApiError::InvalidKey) }

@@ -1,20 +1,22 @@
 //! A request's body, read whole and unpacked within its limits.
 
 use std::io::Read;
+use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
 use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt;
+use serde_json::Value;
 use stream_storage::ProjectName;
 use tokio::time::Instant;
 
 use super::App;
 use super::error::ApiError;
-use super::fields::Fields;
-use crate::budget::Permit;
+use super::fields::{self, Fields};
+use crate::budget::{Budget, Permit};
 use crate::decode;
 use crate::heavy::heavy;
 
@@ -53,9 +55,13 @@ enum Packing {
 }
 
 impl HeldBody {
-    fn new(app: &App, project: &ProjectName, limit: Limit) -> Self {
-        let permit = app.node.budget.permit(project.clone());
-        Self { bytes: Vec::new(), permit, limit }
+    fn new(budget: &Arc<Budget>, project: &ProjectName, limit: Limit) -> Self {
+        Self { bytes: Vec::new(), permit: budget.permit(project.clone()), limit }
+    }
+
+    /// The bytes, and their permit, which is to be kept as long as they are.
+    pub(crate) fn into_bytes(self) -> (Bytes, Permit) {
+        (self.bytes.into(), self.permit)
     }
 
     fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
@@ -88,7 +94,42 @@ pub(crate) async fn read(
     request: Request,
 ) -> Result<HeldBody, ApiError> {
     let limit = Limit { name: "request_bytes", max: app.node.limits.request_bytes_max };
-    read_within(app, project, request, limit).await
+    read_within(app, &app.node.budget, project, request, limit).await
+}
+
+/// Reads an upload: at most `upload_bytes_max` bytes of WebAssembly, packed and unpacked, counted
+/// against a budget of its own, so that uploads hold up no publisher.
+///
+/// # Errors
+///
+/// As [`read`]; it is of another type.
+pub(crate) async fn upload(
+    app: &App,
+    project: &ProjectName,
+    request: Request,
+) -> Result<HeldBody, ApiError> {
+    decode::expect_wasm(request.headers())?;
+    let limit = Limit { name: "upload_bytes", max: app.node.plugins.config().upload_bytes_max };
+    read_within(app, &app.node.upload_budget, project, request, limit).await
+}
+
+/// Reads a JSON document that is no object of known fields: a schema.
+///
+/// # Errors
+///
+/// As [`read`]; it is of another type, or not JSON.
+pub(crate) async fn document(
+    app: &App,
+    project: &ProjectName,
+    request: Request,
+) -> Result<Value, ApiError> {
+    decode::expect_json(request.headers())?;
+    let limit = control_limit(app);
+    let body = read_within(app, &app.node.budget, project, request, limit).await?;
+    serde_json::from_slice(&body.bytes).map_err(|error| ApiError::MalformedJson {
+        byte: fields::byte_of(&body.bytes, &error),
+        message: error.to_string(),
+    })
 }
 
 /// Reads the body of any other call: a small JSON object, whose fields these are.
@@ -101,19 +142,38 @@ pub(crate) async fn fields(
     project: &ProjectName,
     request: Request,
 ) -> Result<Fields, ApiError> {
+    decode::expect_json(request.headers())?;
+    let limit = control_limit(app);
+    let body = read_within(app, &app.node.budget, project, request, limit).await?;
+    Fields::parse(&body.bytes)
+}
+
+/// As [`fields`], as large as a publish: it holds events.
+///
+/// # Errors
+///
+/// As [`fields`].
+pub(crate) async fn fields_with_events(
+    app: &App,
+    project: &ProjectName,
+    request: Request,
+) -> Result<Fields, ApiError> {
+    decode::expect_json(request.headers())?;
+    Fields::parse(&read(app, project, request).await?.bytes)
+}
+
+fn control_limit(app: &App) -> Limit {
     let of_request = app.node.limits.request_bytes_max;
-    let limit = if of_request < CONTROL_BYTES_MAX {
+    if of_request < CONTROL_BYTES_MAX {
         Limit { name: "request_bytes", max: of_request }
     } else {
         Limit { name: "control_bytes", max: CONTROL_BYTES_MAX }
-    };
-    decode::expect_json(request.headers())?;
-    let body = read_within(app, project, request, limit).await?;
-    Fields::parse(&body.bytes)
+    }
 }
 
 async fn read_within(
     app: &App,
+    budget: &Arc<Budget>,
     project: &ProjectName,
     request: Request,
     limit: Limit,
@@ -122,10 +182,10 @@ async fn read_within(
     expect_one(headers, CONTENT_TYPE)?;
     let packing = packing(headers)?;
     limit.check(content_length(headers).unwrap_or(0))?;
-    let mut held = HeldBody::new(app, project, limit);
+    let mut held = HeldBody::new(budget, project, limit);
     receive(app, request.into_body(), &mut held).await?;
     let Some(packing) = packing else { return Ok(held) };
-    let mut unpacked = HeldBody::new(app, project, limit);
+    let mut unpacked = HeldBody::new(budget, project, limit);
     // Few bytes may be many once they are unpacked.
     heavy(limit.max, || unpack(packing, &held.bytes, &mut unpacked))?;
     Ok(unpacked)

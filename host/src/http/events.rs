@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use stream_storage::Appended;
 
 use super::answer::{self, Answer};
 use super::auth::{Caller, Publish};
@@ -13,7 +14,7 @@ use super::params::{IdParam, Params, TopicParam};
 use super::{App, body, identity};
 use crate::decode;
 use crate::heavy::heavy;
-use crate::publish::PublishRequest;
+use crate::publish::{Destination, OnReject, PublishRequest, Published, TopicPlaces};
 use crate::{ack, timestamp};
 
 pub(crate) async fn produce(
@@ -26,14 +27,21 @@ pub(crate) async fn produce(
     let ack = params.ack()?;
     let headers = request.headers().clone();
     let body = body::read(&app, &caller.project, request).await?;
-    let identity = identity::identity(&headers, &topic, &body.bytes)?;
+    let identity = identity::identity(&headers, topic.as_str(), &body.bytes)?;
     let event = decode::produce(&body.bytes, &headers, &app.node.limits)?;
     let events = std::slice::from_ref(&event);
-    let request = PublishRequest { project: &caller.project, topic: &topic, events, identity, ack };
+    let request = PublishRequest {
+        project: &caller.project,
+        destination: Destination::Topic(&topic),
+        events,
+        identity,
+        ack,
+        on_reject: OnReject::Refuse,
+    };
     let published = app.node.publisher.publish(request).await?;
     let mut told = Map::new();
-    told.insert("topic".to_owned(), published.topic.into());
-    if let Some(place) = published.places.first() {
+    told.insert("topic".to_owned(), topic.as_str().into());
+    if let Some(place) = published.places().first() {
         told.insert("partition".to_owned(), place.partition.0.into());
         told.insert("offset".to_owned(), place.base_offset.into());
         told.insert("timestamp".to_owned(), timestamp::format(place.timestamp).into());
@@ -42,7 +50,8 @@ pub(crate) async fn produce(
     if published.duplicate {
         told.insert("duplicate".to_owned(), true.into());
     }
-    Ok(answer::json(StatusCode::OK, &told))
+    add_exceptions(&mut told, &published);
+    Ok(answer::json(status(&published), &told))
 }
 
 pub(crate) async fn publish(
@@ -52,34 +61,111 @@ pub(crate) async fn publish(
     params: Params,
     request: Request,
 ) -> Answer {
-    let ack = params.ack()?;
-    let headers = request.headers().clone();
-    let body = body::read(&app, &caller.project, request).await?;
-    let identity = identity::identity(&headers, &topic, &body.bytes)?;
-    let bytes = body.bytes.len();
-    let events = heavy(bytes, || decode::events(&body.bytes, &headers, &app.node.limits))?;
-    let request =
-        PublishRequest { project: &caller.project, topic: &topic, events: &events, identity, ack };
-    let published = app.node.publisher.publish(request).await?;
-    let partitions: Vec<Value> = published
-        .places
+    let destination = Destination::Topic(&topic);
+    let published = publish_to(&app, &caller, &params, destination, request).await?;
+    let mut told = Map::new();
+    told.insert("topic".to_owned(), published.topic.as_deref().unwrap_or(topic.as_str()).into());
+    told.insert("count".to_owned(), published.count.into());
+    told.insert("partitions".to_owned(), partitions(published.places()));
+    let copies: Vec<Value> = published
+        .topics
         .iter()
-        .map(|place| {
-            json!({
-                "partition": place.partition.0,
-                "first_offset": place.base_offset,
-                "last_offset": place.base_offset + u64::from(place.count).saturating_sub(1),
-            })
-        })
+        .filter(|places| Some(&places.topic) != published.topic.as_ref())
+        .map(of_topic)
         .collect();
+    if !copies.is_empty() {
+        told.insert("copies".to_owned(), copies.into());
+    }
+    told.insert("ack".to_owned(), ack::as_str(published.ack).into());
+    told.insert("duplicate".to_owned(), published.duplicate.into());
+    add_exceptions(&mut told, &published);
+    Ok(answer::json(status(&published), &told))
+}
+
+/// Events that go to the topics of their types.
+pub(crate) async fn publish_by_type(
+    State(app): State<Arc<App>>,
+    caller: Caller<Publish>,
+    params: Params,
+    request: Request,
+) -> Answer {
+    let published = publish_to(&app, &caller, &params, Destination::ByType, request).await?;
     let told = json!({
-        "topic": published.topic,
         "count": published.count,
-        "partitions": partitions,
+        "topics": published.topics.iter().map(of_topic).collect::<Vec<_>>(),
+        "rejected": published.rejected,
+        "dead_lettered": published.dead_lettered,
+        "unrouted": published.unrouted,
+        "dropped": published.dropped,
         "ack": ack::as_str(published.ack),
         "duplicate": published.duplicate,
     });
-    Ok(answer::json(StatusCode::OK, &told))
+    Ok(answer::json(status(&published), &told))
+}
+
+async fn publish_to(
+    app: &App,
+    caller: &Caller<Publish>,
+    params: &Params,
+    destination: Destination<'_>,
+    request: Request,
+) -> Result<Published, ApiError> {
+    let (ack, on_reject) = (params.ack()?, params.on_reject()?);
+    let headers = request.headers().clone();
+    let body = body::read(app, &caller.project, request).await?;
+    let scope = match destination {
+        Destination::Topic(topic) => topic.as_str(),
+        Destination::ByType => "",
+    };
+    let identity = identity::identity(&headers, scope, &body.bytes)?;
+    let bytes = body.bytes.len();
+    let events = heavy(bytes, || decode::events(&body.bytes, &headers, &app.node.limits))?;
+    if let Destination::ByType = destination {
+        decode::expect_types(&events)?;
+    }
+    let project = &caller.project;
+    let request =
+        PublishRequest { project, destination, events: &events, identity, ack, on_reject };
+    Ok(app.node.publisher.publish(request).await?)
+}
+
+/// 202 if nothing was stored where it was meant to be.
+fn status(published: &Published) -> StatusCode {
+    let is_nothing = published.count == 0 && !published.duplicate;
+    if is_nothing { StatusCode::ACCEPTED } else { StatusCode::OK }
+}
+
+/// Says what became of events that were not stored where they were meant to be.
+fn add_exceptions(told: &mut Map<String, Value>, published: &Published) {
+    let lists = [("rejected", &published.rejected), ("dead_lettered", &published.dead_lettered)];
+    for (name, refusals) in lists {
+        if !refusals.is_empty() {
+            told.insert(name.to_owned(), json!(refusals));
+        }
+    }
+    if published.dropped > 0 {
+        told.insert("dropped".to_owned(), published.dropped.into());
+    }
+}
+
+fn of_topic(places: &TopicPlaces) -> Value {
+    let count: u64 = places.places.iter().map(|place| u64::from(place.count)).sum();
+    json!({
+        "topic": places.topic,
+        "count": count,
+        "partitions": partitions(&places.places),
+    })
+}
+
+fn partitions(places: &[Appended]) -> Value {
+    let of_place = |place: &Appended| {
+        json!({
+            "partition": place.partition.0,
+            "first_offset": place.base_offset,
+            "last_offset": place.base_offset + u64::from(place.count).saturating_sub(1),
+        })
+    };
+    places.iter().map(of_place).collect()
 }
 
 /// How far a producer has come: what it asks after a crash, before it goes on.

@@ -78,6 +78,29 @@ impl Fields {
         texts.map(Some).ok_or_else(|| expected(name, "a list of strings", &value))
     }
 
+    /// Any value; `None` if it is absent or null.
+    pub(crate) fn any(&mut self, name: &'static str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// The objects of a list, each with its own fields; `None` if it is absent or null.
+    pub(crate) fn objects(&mut self, name: &'static str) -> Result<Option<Vec<Self>>, ApiError> {
+        let Some(value) = self.any(name) else { return Ok(None) };
+        let objects: Option<Vec<Self>> = value.as_array().and_then(|items| {
+            items.iter().map(|item| item.as_object().cloned().map(Self)).collect()
+        });
+        objects.map(Some).ok_or_else(|| expected(name, "a list of objects", &value))
+    }
+
+    /// An object with its own fields; `None` if it is absent or null.
+    pub(crate) fn object(&mut self, name: &'static str) -> Result<Option<Self>, ApiError> {
+        match self.any(name) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(Self(fields))),
+            Some(other) => Err(expected(name, "an object", &other)),
+        }
+    }
+
     /// Whether the field is there, null or not.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -137,7 +160,7 @@ impl<'de> Deserialize<'de> for Pairs {
 }
 
 /// Where an error lies in the body: serde counts lines and columns, both from 1.
-fn byte_of(body: &[u8], error: &serde_json::Error) -> usize {
+pub(super) fn byte_of(body: &[u8], error: &serde_json::Error) -> usize {
     let lines = body.split_inclusive(|byte| *byte == b'\n');
     let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
     (before + error.column().saturating_sub(1)).min(body.len())

@@ -11,10 +11,11 @@
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
 //! | `answer`, `record_json` | how answers are written |
-//! | `topics`, `events`, `records`, `groups`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `topics`, `events`, `records`, `groups`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
+mod bindings;
 mod body;
 mod error;
 mod events;
@@ -26,15 +27,19 @@ mod meta;
 mod metrics;
 mod observe;
 mod params;
+mod plugins;
 mod projects;
 mod record_json;
 mod records;
 mod room;
 mod router;
+mod routes;
+mod schemas;
 mod server;
 mod tls;
 mod topics;
 mod traffic;
+mod trials;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,11 @@ use super::auth::path_param;
 use super::error::ApiError;
 use crate::ack;
 use crate::consume::Amount;
-use crate::name::{GroupName, TopicName};
+use crate::name::{GroupName, PluginName, RouteName, TopicName};
+use crate::pattern::Pattern;
+use crate::pipeline::BindingPlace;
+use crate::publish::OnReject;
+use crate::stage::Role;
 use crate::state::PageRequest;
 use crate::topic::Topic;
 
@@ -39,6 +43,47 @@ impl FromRequestParts<Arc<App>> for TopicParam {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         let name = path_param(parts, "topic").await?.unwrap_or_default();
         Ok(Self(TopicName::parse(&name)?))
+    }
+}
+
+/// The plugin in the path.
+pub(crate) struct PluginParam(pub(crate) PluginName);
+
+impl FromRequestParts<Arc<App>> for PluginParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "plugin").await?.unwrap_or_default();
+        Ok(Self(PluginName::parse(&name)?))
+    }
+}
+
+/// The route in the path.
+pub(crate) struct RouteParam(pub(crate) RouteName);
+
+impl FromRequestParts<Arc<App>> for RouteParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "route").await?.unwrap_or_default();
+        Ok(Self(RouteName::parse(&name)?))
+    }
+}
+
+/// The role and the pattern in the path.
+pub(crate) struct PlaceParam(pub(crate) BindingPlace);
+
+impl FromRequestParts<Arc<App>> for PlaceParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let role = path_param(parts, "role").await?.unwrap_or_default();
+        let expected = "expected `validate`, `partition` or `transform`; a router is bound by a \
+                        route: `PUT /routes/{name}`";
+        let role = Role::parse(&role).filter(|role| *role != Role::Route);
+        let role = role.ok_or_else(|| ApiError::invalid("role", expected))?;
+        let pattern = path_param(parts, "pattern").await?.unwrap_or_default();
+        Ok(Self(BindingPlace { role, pattern: Pattern::parse(&pattern)? }))
     }
 }
 
@@ -135,6 +180,18 @@ impl Params {
         let group =
             self.text("group").ok_or_else(|| ApiError::invalid("group", "it is missing"))?;
         Ok(GroupName::parse(group)?)
+    }
+
+    /// `on_reject`.
+    pub(crate) fn on_reject(&self) -> Result<OnReject, ApiError> {
+        match self.text("on_reject") {
+            None | Some("refuse") => Ok(OnReject::Refuse),
+            Some("partial") => Ok(OnReject::Partial),
+            Some(text) => {
+                let message = format!("expected `refuse` or `partial`, got `{text}`");
+                Err(ApiError::invalid("on_reject", message))
+            }
+        }
     }
 
     /// `ack`.

@@ -10,7 +10,10 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
-use super::{App, events, groups, keys, meta, projects, records, topics};
+use super::{
+    App, bindings, events, groups, keys, meta, plugins, projects, records, routes, schemas, topics,
+    trials,
+};
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
 /// the key's project is meant. All but the server's own are also under `/v1`.
@@ -58,6 +61,28 @@ routes! {
     get "/topics/{topic}/consume" => groups::consume, "consumeRecords";
     get "/topics/{topic}/offsets" => groups::offsets, "listOffsets";
     post "/topics/{topic}/offsets" => groups::commit, "commitOffset";
+    get "/topics/{topic}/schema" => schemas::get, "getSchema";
+    put "/topics/{topic}/schema" => schemas::put, "putSchema";
+    delete "/topics/{topic}/schema" => schemas::delete, "deleteSchema";
+    get "/topics/{topic}/schema/versions" => schemas::versions, "listSchemaVersions";
+    post "/events" => events::publish_by_type, "publishByType";
+    get "/plugins" => plugins::list, "listPlugins";
+    get "/plugins/{plugin}" => plugins::get, "getPlugin";
+    put "/plugins/{plugin}" => plugins::upload, "uploadPlugin";
+    delete "/plugins/{plugin}" => plugins::delete, "deletePlugin";
+    get "/plugins/{plugin}/versions" => plugins::versions, "listPluginVersions";
+    get "/plugins/{plugin}/stats" => plugins::stats, "getPluginStats";
+    get "/plugins/{plugin}/logs" => plugins::logs, "getPluginLogs";
+    post "/plugins/{plugin}/try" => trials::run, "tryPlugin";
+    get "/bindings" => bindings::list, "listBindings";
+    get "/bindings/{role}/{pattern}" => bindings::get, "getBindings";
+    put "/bindings/{role}/{pattern}" => bindings::put, "putBindings";
+    delete "/bindings/{role}/{pattern}" => bindings::delete, "deleteBindings";
+    post "/bindings/{role}/{pattern}/rollback" => bindings::rollback, "rollBackBindings";
+    get "/routes" => routes::list, "listRoutes";
+    get "/routes/{route}" => routes::get, "getRoute";
+    put "/routes/{route}" => routes::put, "putRoute";
+    delete "/routes/{route}" => routes::delete, "deleteRoute";
     get "/producers/{id}" => events::producer, "getProducer";
     get "/keys" => keys::list, "listKeys";
     post "/keys" => keys::create, "createKey";

@@ -11,10 +11,10 @@ use crate::plugin::PluginConfig;
 use crate::stage::{OnFault, PluginRef, Role};
 
 /// How long a call may take if nobody says it.
-const TIMEOUT_DEFAULT: Duration = Duration::from_millis(100);
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_millis(100);
 /// How much memory an instance may have if nobody says it: the usual language's needs, several times
 /// over; an interpreter needs more.
-const MEMORY_DEFAULT: usize = 64 << 20;
+pub const MEMORY_DEFAULT: usize = 64 << 20;
 /// Less than this no guest starts with.
 const MEMORY_MIN: usize = 1 << 20;
 /// A config crosses with each call.

@@ -57,7 +57,7 @@ pub enum BoundError {
 }
 
 /// One outcome an event: what the stage says, or the fault that it met.
-pub type Outcomes<T> = Vec<Result<T, Arc<Fault>>>;
+type Outcomes<T> = Vec<Result<T, Arc<Fault>>>;
 
 /// A stage's function.
 pub trait Call: Send + Sync {
@@ -74,7 +74,7 @@ pub trait Call: Send + Sync {
 
 macro_rules! call {
     ($trait:ident, $method:ident, $outcome:ty) => {
-        impl Call for dyn $trait {
+        impl Call for dyn $trait + '_ {
             type Outcome = $outcome;
 
             fn call<'c>(

@@ -8,7 +8,8 @@
 //! | `schema` | a topic's schema and its versions |
 //! | `bound` | a stage in use: its fault policy, its breaker, and the search for the event at fault |
 //! | `compile` | from what is set to stages |
-//! | `pipelines` | reads, changes and keeps the pipelines of all projects |
+//! | `pipelines` | reads, keeps and swaps the pipelines of all projects |
+//! | `edit` | changes what is set |
 //!
 //! A pipeline never changes: a change makes a new one, which takes the place of the old at once.
 //! Requests under way end on the one that they began with.
@@ -16,6 +17,7 @@
 mod binding;
 mod bound;
 mod compile;
+mod edit;
 mod pipelines;
 mod route;
 mod schema;
@@ -30,7 +32,9 @@ use crate::name::{RouteName, TopicName};
 use crate::pattern::Pattern;
 use crate::stage::{OnFault, Partition, Route, Schema, Transform, Validate};
 
-pub use binding::{Binding, BindingList, BindingPlace, InvalidBinding};
+pub use binding::{
+    Binding, BindingList, BindingPlace, InvalidBinding, MEMORY_DEFAULT, TIMEOUT_DEFAULT,
+};
 pub use bound::{Bound, BoundError};
 use compile::{Use, Used};
 pub use pipelines::{PipelineError, Pipelines, PipelinesParts};

@@ -6,16 +6,12 @@
 //! | `route/{name}` | a route |
 //! | `schema/{topic id}` | a topic's schema and its versions |
 //! | `pipeline-revision` | counts all changes of bindings and routes, and deletions of plugins |
-//!
-//! Each change is conditioned on the revision, so that a plugin is not deleted while it is bound.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
 
 use serde_json::Value;
-use stream_storage::{
-    Clock, CommitError, Expected, ProjectName, StateEntry, Store, StoreError, TopicId, Transaction,
-};
+use stream_storage::{Clock, CommitError, ProjectName, StateEntry, Store, StoreError, TopicId};
 
 use super::binding::{Binding, BindingList, BindingPlace, InvalidBinding, StoredList};
 use super::compile::{self, Settings};
@@ -28,12 +24,11 @@ use crate::pattern::Pattern;
 use crate::plugin::Plugins;
 use crate::registry::{Registry, RegistryError};
 use crate::stage::{BreakerConfig, Paused, PluginRef, Role};
-use crate::state::{self, Attempts, PageRequest};
+use crate::state::{self, PageRequest};
 use crate::topic::Topic;
 
 const BINDINGS: &str = "binding/";
 const ROUTES: &str = "route/";
-const REVISION: &str = "pipeline-revision";
 
 /// What pipelines are made of.
 pub struct PipelinesParts {
@@ -114,7 +109,7 @@ pub enum PipelineError {
 
 /// The pipelines of all projects.
 pub struct Pipelines {
-    parts: PipelinesParts,
+    pub(super) parts: PipelinesParts,
     current: RwLock<HashMap<ProjectName, Arc<Pipeline>>>,
     /// Held while a project's pipeline is made or changed.
     changing: Mutex<HashMap<ProjectName, Arc<tokio::sync::Mutex<()>>>>,
@@ -184,76 +179,6 @@ impl Pipelines {
         }
     }
 
-    /// Binds these plugins, in this order, in the place of those that are. Holds for every request
-    /// that begins after this returns; those under way end with the old ones.
-    ///
-    /// # Errors
-    ///
-    /// A plugin does not exist or lacks the role, a binding is refused, or `revision` is given and
-    /// the list has another.
-    pub async fn bind(
-        &self,
-        project: &ProjectName,
-        place: BindingPlace,
-        bindings: Vec<Binding>,
-        revision: Option<u64>,
-    ) -> Result<BindingList, PipelineError> {
-        for binding in &bindings {
-            self.check_role(project, &binding.plugin, place.role).await?;
-        }
-        let (limits, clock) = (self.parts.plugins.config(), &self.parts.clock);
-        self.change_list(project, place, |list| {
-            if let Some(expected) = revision.filter(|expected| *expected != list.revision) {
-                let current = list.revision;
-                return Err(PipelineError::StaleRevision { expected, current });
-            }
-            Ok(list.replace(bindings.clone(), limits, clock.now())?)
-        })
-        .await
-    }
-
-    /// Brings back what was bound in a place before its last change.
-    ///
-    /// # Errors
-    ///
-    /// Nothing was.
-    pub async fn roll_back(
-        &self,
-        project: &ProjectName,
-        place: BindingPlace,
-    ) -> Result<BindingList, PipelineError> {
-        let clock = &self.parts.clock;
-        let found = self.list(project, place.clone()).await?;
-        if let Some(before) = found.previous.last() {
-            for binding in before {
-                self.check_role(project, &binding.plugin, place.role).await?;
-            }
-        }
-        self.change_list(project, place, |list| Ok(list.roll_back(clock.now())?)).await
-    }
-
-    /// Removes a list and what it can go back to.
-    ///
-    /// # Errors
-    ///
-    /// There is none.
-    pub async fn unbind(
-        &self,
-        project: &ProjectName,
-        place: BindingPlace,
-    ) -> Result<(), PipelineError> {
-        let key = list_key(&place);
-        self.change(project, async |transaction| {
-            if self.parts.store.get(project, key.as_bytes()).await?.is_none() {
-                let BindingPlace { role, pattern } = place.clone();
-                return Err(PipelineError::BindingsNotFound { role, pattern });
-            }
-            transaction.delete(key.clone());
-            Ok(())
-        })
-        .await
-    }
-
     /// The routes of a project, in the order of their names.
     ///
     /// # Errors
@@ -278,70 +203,6 @@ impl Pipelines {
         let routes = self.routes(project).await?;
         let found = routes.into_iter().find(|route| route.name == *name);
         found.ok_or_else(|| PipelineError::RouteNotFound { name: name.clone() })
-    }
-
-    /// Sets a route, new or not.
-    ///
-    /// # Errors
-    ///
-    /// It is refused, or its plugin does not exist or does not route.
-    pub async fn put_route(
-        &self,
-        project: &ProjectName,
-        route: &RouteConfig,
-    ) -> Result<(), PipelineError> {
-        route.check()?;
-        if let Some(binding) = &route.plugin {
-            binding.check(Role::Route, self.parts.plugins.config())?;
-            self.check_role(project, &binding.plugin, Role::Route).await?;
-        }
-        self.change(project, async |transaction| {
-            transaction.put(route_key(&route.name), state::encode(&StoredRoute::of(route)));
-            Ok(())
-        })
-        .await
-    }
-
-    /// Removes a route.
-    ///
-    /// # Errors
-    ///
-    /// There is none of this name.
-    pub async fn delete_route(
-        &self,
-        project: &ProjectName,
-        name: &RouteName,
-    ) -> Result<(), PipelineError> {
-        self.change(project, async |transaction| {
-            self.route(project, name).await?;
-            transaction.delete(route_key(name));
-            Ok(())
-        })
-        .await
-    }
-
-    /// Deletes a plugin with all its versions.
-    ///
-    /// # Errors
-    ///
-    /// It is bound somewhere, or does not exist.
-    pub async fn delete_plugin(
-        &self,
-        project: &ProjectName,
-        plugin: &PluginName,
-    ) -> Result<(), PipelineError> {
-        self.change(project, async |transaction| {
-            let (_, version) = self.parts.registry.get_versioned(project, plugin).await?;
-            let places = self.uses_of(project, plugin).await?;
-            if !places.is_empty() {
-                return Err(PipelineError::PluginBound { plugin: plugin.clone(), places });
-            }
-            Registry::delete_in(transaction, plugin, version);
-            Ok(())
-        })
-        .await?;
-        self.parts.plugins.forget(project, plugin);
-        Ok(())
     }
 
     /// Sets a topic's schema, or removes it if it is null. Holds for every request that begins after
@@ -403,7 +264,12 @@ impl Pipelines {
         paused
     }
 
-    async fn uses_of(
+    /// Where a plugin is bound.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    pub async fn uses_of(
         &self,
         project: &ProjectName,
         plugin: &PluginName,
@@ -412,90 +278,17 @@ impl Pipelines {
         let lists = self.lists(project).await?.into_iter();
         let bound = lists
             .filter(|list| list.bindings.iter().any(is_it))
-            .map(|list| format!("{} of `{}`", list.place.role.as_str(), list.place.pattern));
+            .map(|list| format!("{}/{}", list.place.role.as_str(), list.place.pattern));
         let routes = self.routes(project).await?.into_iter();
         let routed = routes
             .filter(|route| route.plugin.as_ref().is_some_and(is_it))
-            .map(|route| format!("route `{}`", route.name));
+            .map(|route| format!("route/{}", route.name));
         Ok(bound.chain(routed).collect())
-    }
-
-    /// Checks that a version exists, does what it is to do, and can be loaded.
-    async fn check_role(
-        &self,
-        project: &ProjectName,
-        plugin: &PluginRef,
-        role: Role,
-    ) -> Result<(), PipelineError> {
-        let loaded = self.parts.registry.load_version(project, plugin).await?;
-        if loaded.roles().contains(&role) {
-            Ok(())
-        } else {
-            Err(PipelineError::RoleNotExported { plugin: plugin.clone(), role })
-        }
-    }
-
-    async fn change_list(
-        &self,
-        project: &ProjectName,
-        place: BindingPlace,
-        change: impl Fn(&mut BindingList) -> Result<(), PipelineError>,
-    ) -> Result<BindingList, PipelineError> {
-        let mut changed = BindingList::empty(place.clone());
-        self.change(project, async |transaction| {
-            let mut list = self.list(project, place.clone()).await?;
-            change(&mut list)?;
-            for binding in &list.bindings {
-                // Read again under the revision: it may have been deleted meanwhile.
-                let (plugin, _) =
-                    self.parts.registry.get_versioned(project, &binding.plugin.name).await?;
-                plugin.version(Some(binding.plugin.version)).map_err(RegistryError::from)?;
-            }
-            transaction.put(list_key(&place), state::encode(&StoredList::of(&list)));
-            changed = list;
-            Ok(())
-        })
-        .await?;
-        Ok(changed)
-    }
-
-    /// Commits what `prepare` adds to a transaction, under the project's revision, and swaps the
-    /// pipeline.
-    async fn change(
-        &self,
-        project: &ProjectName,
-        mut prepare: impl AsyncFnMut(&mut Transaction) -> Result<(), PipelineError>,
-    ) -> Result<(), PipelineError> {
-        let turn = self.turn(project);
-        let _turn = turn.lock().await;
-        let mut attempts = Attempts::default();
-        loop {
-            let row = self.parts.store.get(project, REVISION.as_bytes()).await?;
-            let (revision, expected): (u64, _) = match &row {
-                Some(row) => {
-                    (state::decode(REVISION.as_bytes(), row)?, Expected::Version(row.version))
-                }
-                None => (0, Expected::Absent),
-            };
-            let mut transaction = Transaction::new(project.clone());
-            transaction.expect(REVISION, expected).put(REVISION, state::encode(&(revision + 1)));
-            prepare(&mut transaction).await?;
-            match self.parts.store.commit(transaction).await {
-                Ok(_) => break,
-                Err(CommitError::Unknown { reason }) => {
-                    self.renew(project).await;
-                    return Err(CommitError::Unknown { reason }.into());
-                }
-                Err(error) => attempts.again(error)?,
-            }
-        }
-        self.renew(project).await;
-        Ok(())
     }
 
     /// Puts a pipeline of what is stored now in the place of the old one. If it cannot be read, the
     /// next request tries again.
-    async fn renew(&self, project: &ProjectName) {
+    pub(super) async fn renew(&self, project: &ProjectName) {
         if let Err(error) = self.make(project).await {
             tracing::warn!(%error, %project, "the pipeline cannot be read");
             write(&self.current).remove(project);
@@ -516,16 +309,16 @@ impl Pipelines {
         read(&self.current).get(project).cloned()
     }
 
-    fn turn(&self, project: &ProjectName) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn turn(&self, project: &ProjectName) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(lock(&self.changing).entry(project.clone()).or_default())
     }
 }
 
-fn list_key(place: &BindingPlace) -> String {
+pub(super) fn list_key(place: &BindingPlace) -> String {
     format!("{BINDINGS}{}/{}", place.role.as_str(), place.pattern)
 }
 
-fn route_key(name: &RouteName) -> String {
+pub(super) fn route_key(name: &RouteName) -> String {
     format!("{ROUTES}{name}")
 }
 

@@ -48,6 +48,12 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether there is anything.
+    pub(super) fn is_empty(&self) -> bool {
+        fs::read_dir(&self.folder).is_ok_and(|mut files| files.next().is_none())
+            || !self.folder.exists()
+    }
+
     /// Removes what is of other settings, or of components that `is_wanted` does not know.
     pub(super) fn sweep(
         &self,

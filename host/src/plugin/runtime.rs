@@ -223,7 +223,15 @@ impl Plugins {
     }
 
     /// Removes compiled code of components that are not wanted any more.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be removed.
     pub fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> std::io::Result<()> {
+        if self.cache.is_empty() {
+            // A server without plugins makes no engine.
+            return Ok(());
+        }
         match engine::compiling() {
             Ok(engine) => self.cache.sweep(&engine::compatibility(&engine), is_wanted),
             Err(error) => Err(std::io::Error::other(error.to_string())),

@@ -5,6 +5,7 @@
 //! | `plugin/{name}` | all versions of a plugin, the newest last |
 //! | `component/{digest}` | how a component is stored: see `blob` |
 //! | `component-chunk/{digest}/{number}` | a part of its bytes |
+//! | `plugin-code-key` | in the server's own project: signs compiled code |
 //!
 //! A component is stored before the transaction that registers it, so that a version whose bytes are
 //! missing cannot be; what a crash leaves in between is swept.
@@ -274,6 +275,29 @@ impl Registry {
         let Some(row) = self.store.get(project, key.as_bytes()).await? else { return Ok(None) };
         let stored: StoredPlugin = state::decode(key.as_bytes(), &row)?;
         Ok(Some((stored.into_plugin(name.clone()), row.version)))
+    }
+}
+
+/// The key that signs compiled code, made at the first start. Durable on return.
+///
+/// # Errors
+///
+/// The store could not be read or written.
+pub async fn code_key(store: &dyn Store) -> Result<[u8; 32], RegistryError> {
+    const KEY: &str = "plugin-code-key";
+    let system = ProjectName::system();
+    let mut attempts = Attempts::default();
+    loop {
+        if let Some(row) = store.get(&system, KEY.as_bytes()).await? {
+            return Ok(state::decode(KEY.as_bytes(), &row)?);
+        }
+        let key: [u8; 32] = rand::random();
+        let mut transaction = Transaction::new(system.clone());
+        transaction.expect(KEY, Expected::Absent).put(KEY, state::encode(&key));
+        match store.commit(transaction).await {
+            Ok(_) => return Ok(key),
+            Err(error) => attempts.again(error)?,
+        }
     }
 }
 

@@ -24,6 +24,8 @@ use tower::ServiceExt;
 use super::{App, router};
 use crate::limit::Limits;
 use crate::node::{Node, NodeConfig};
+use crate::plugin::{Compiler, PluginConfig};
+use crate::stage::BreakerConfig;
 
 /// 2026-01-02T03:04:05.678Z.
 const NOW: Timestamp = Timestamp(1_767_323_045_678);
@@ -82,6 +84,8 @@ impl Server {
             limits,
             key_expiry: Duration::from_secs(60),
             admin_key: Some(ADMIN.to_owned()),
+            plugins: PluginConfig::new(folder.path().join("code"), Compiler::Here),
+            breaker: BreakerConfig::default(),
         };
         let store: Arc<dyn Store> = Arc::new(store);
         let (node, _) = Node::open(store, as_clock, config).await.unwrap();

@@ -4,6 +4,9 @@
 //! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
 //! whether the same request may succeed later.
 
+mod stage;
+mod store;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -11,9 +14,7 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use stream_storage::{
-    CommitError, InvalidName, ProjectName, RecordTooLarge, StoreError, TrimError,
-};
+use stream_storage::{InvalidName, ProjectName, StoreError, TrimError};
 
 use super::answer;
 use super::body::PROGRESS_BYTES;
@@ -23,10 +24,15 @@ use crate::catalog::CatalogError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
-use crate::partition::PartitionNotFound;
+use crate::pattern::InvalidPattern;
+use crate::pipeline::PipelineError;
 use crate::project::ProjectError;
 use crate::publish::PublishError;
+use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition};
+use crate::trial::TrialError;
+use stage::{of_pipeline, of_publish, of_registry};
+use store::{of_commit, of_store, of_trim};
 
 /// What the log is told about an error of ours, carried from where it was met to where requests
 /// are logged.
@@ -87,6 +93,14 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Group(#[from] GroupError),
     #[error(transparent)]
+    Pattern(#[from] InvalidPattern),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Trial(#[from] TrialError),
+    #[error(transparent)]
     Trim(#[from] TrimError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -100,7 +114,7 @@ impl ApiError {
 }
 
 /// What the client is told.
-struct Told {
+pub(super) struct Told {
     status: StatusCode,
     code: Cow<'static, str>,
     retryable: bool,
@@ -111,71 +125,71 @@ struct Told {
 }
 
 impl Told {
-    fn new(status: StatusCode, code: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>) -> Self {
         let code = code.into();
         let details = Value::Null;
         Self { status, code, retryable: false, retry_after: None, details, message: None }
     }
 
     /// Adds what a program may want to know.
-    fn with(mut self, details: Value) -> Self {
+    pub(super) fn with(mut self, details: Value) -> Self {
         self.details = details;
         self
     }
 
-    fn retryable(mut self) -> Self {
+    pub(super) fn retryable(mut self) -> Self {
         self.retryable = true;
         self
     }
 
-    fn retry_after(mut self, wait: Duration) -> Self {
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self.retryable()
     }
 
     /// Tells the client only this.
-    fn hidden(mut self, message: &'static str) -> Self {
+    pub(super) fn hidden(mut self, message: &'static str) -> Self {
         self.message = Some(message);
         self
     }
 }
 
 /// The code of a field's error is `invalid-` and its name.
-fn of_field(field: &str) -> Told {
+pub(super) fn of_field(field: &str) -> Told {
     let word = field.to_ascii_lowercase().replace('_', "-");
     Told::new(StatusCode::BAD_REQUEST, format!("invalid-{word}")).with(json!({ "field": field }))
 }
 
-fn too_large(limit: &'static str, max: impl Into<Value>) -> Told {
+pub(super) fn too_large(limit: &'static str, max: impl Into<Value>) -> Told {
     let details = json!({ "limit": limit, "max": max.into() });
     Told::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large").with(details)
 }
 
-fn not_found(code: &'static str) -> Told {
+pub(super) fn not_found(code: &'static str) -> Told {
     Told::new(StatusCode::NOT_FOUND, code)
 }
 
-fn conflict(code: &'static str) -> Told {
+pub(super) fn conflict(code: &'static str) -> Told {
     Told::new(StatusCode::CONFLICT, code)
 }
 
-fn forbidden(code: &'static str) -> Told {
+pub(super) fn forbidden(code: &'static str) -> Told {
     Told::new(StatusCode::FORBIDDEN, code)
 }
 
-fn bad_request(code: &'static str) -> Told {
+pub(super) fn bad_request(code: &'static str) -> Told {
     Told::new(StatusCode::BAD_REQUEST, code)
 }
 
-fn unavailable(code: &'static str) -> Told {
+pub(super) fn unavailable(code: &'static str) -> Told {
     Told::new(StatusCode::SERVICE_UNAVAILABLE, code)
 }
 
-fn unsupported(code: &'static str) -> Told {
+pub(super) fn unsupported(code: &'static str) -> Told {
     Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code)
 }
 
-fn internal() -> Told {
+pub(super) fn internal() -> Told {
     Told::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error")
         .retryable()
         .hidden("something went wrong in the server; its log has more under the request id")
@@ -224,6 +238,14 @@ fn of(error: &ApiError) -> Told {
         ApiError::Publish(error) => of_publish(error),
         ApiError::Consume(error) => of_consume(error),
         ApiError::Group(error) => of_group(error),
+        ApiError::Pattern(error) => {
+            of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
+        }
+        ApiError::Registry(error) => of_registry(error),
+        ApiError::Pipeline(error) => of_pipeline(error),
+        ApiError::Trial(TrialError::Role { .. }) => of_field("role"),
+        ApiError::Trial(TrialError::Registry(error)) => of_registry(error),
+        ApiError::Trial(TrialError::Pipeline(error)) => of_pipeline(error),
         ApiError::Trim(error) => of_trim(error),
         ApiError::Store(error) => of_store(error),
     }
@@ -280,27 +302,6 @@ fn of_key(error: &KeyError) -> Told {
     }
 }
 
-fn of_publish(error: &PublishError) -> Told {
-    match error {
-        PublishError::Catalog(error) => of_catalog(error),
-        PublishError::Empty => bad_request("empty-batch"),
-        PublishError::Partition(PartitionNotFound { index, .. }) => {
-            of_field("partition").with(json!({ "field": "partition", "index": index }))
-        }
-        PublishError::Record(RecordTooLarge { .. }) => {
-            Told::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large")
-        }
-        PublishError::PayloadMismatch { .. } => {
-            Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")
-        }
-        PublishError::InFlight { .. } => {
-            conflict("request-in-flight").retry_after(Duration::from_secs(1))
-        }
-        PublishError::Commit(error) => of_commit(error),
-        PublishError::Store(error) => of_store(error),
-    }
-}
-
 fn of_consume(error: &ConsumeError) -> Told {
     match error {
         ConsumeError::Trimmed { partition, earliest, .. } => {
@@ -326,61 +327,6 @@ fn of_group(error: &GroupError) -> Told {
         }
         GroupError::Commit(error) => of_commit(error),
         GroupError::Store(error) => of_store(error),
-    }
-}
-
-fn of_trim(error: &TrimError) -> Told {
-    match error {
-        TrimError::BeyondEnd { end } => {
-            of_field("before").with(json!({ "field": "before", "log_end": end }))
-        }
-        TrimError::Commit(error) => of_commit(error),
-        TrimError::Store(error) => of_store(error),
-    }
-}
-
-fn of_commit(error: &CommitError) -> Told {
-    match error {
-        CommitError::Conflict { .. } => conflict("conflict").retry_after(Duration::from_secs(1)),
-        CommitError::Busy { retry_after } => {
-            Told::new(StatusCode::TOO_MANY_REQUESTS, "too-many-bytes").retry_after(*retry_after)
-        }
-        CommitError::TooLarge { limit, max, .. } => too_large(limit, *max),
-        CommitError::Invalid { .. } => internal(),
-        CommitError::TopicGone { .. } => not_found("topic-not-found"),
-        CommitError::Fenced { current } => {
-            forbidden("stale-epoch").with(json!({ "current_epoch": current }))
-        }
-        CommitError::SequenceGap { expected, received } => conflict("sequence-gap")
-            .with(json!({ "expected": expected, "received": received }))
-            .retryable(),
-        CommitError::PayloadMismatch => {
-            Told::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-mismatch")
-        }
-        CommitError::DiskFull { .. } => {
-            Told::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full").retryable()
-        }
-        CommitError::Poisoned { .. } => {
-            unavailable("store-poisoned").hidden("the store has failed and is read-only")
-        }
-        CommitError::Store(error) => of_store(error),
-        CommitError::ShuttingDown => {
-            unavailable("shutting-down").retry_after(Duration::from_secs(1))
-        }
-        CommitError::Unknown { .. } => unavailable("commit-unknown").retryable().hidden(
-            "it is not known whether the request was stored; with a producer sequence or an \
-             idempotency key it is safe to send it again",
-        ),
-    }
-}
-
-fn of_store(error: &StoreError) -> Told {
-    match error {
-        StoreError::Io { .. } => Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable")
-            .retryable()
-            .hidden("the store cannot be read"),
-        StoreError::Corrupt { .. } => Told::new(StatusCode::INTERNAL_SERVER_ERROR, "store-corrupt")
-            .hidden("stored bytes are damaged"),
     }
 }
 
@@ -421,6 +367,7 @@ fn words(scopes: &[Scope]) -> String {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+    use stream_storage::CommitError;
 
     async fn told(error: impl Into<ApiError>) -> (u16, String, Option<u64>, String) {
         let (parts, body) = error.into().into_response().into_parts();

@@ -3,16 +3,21 @@
 //! [`Settings`] is what was said, in all three places under the same names; [`Config`] is what holds,
 //! with defaults filled in and checked.
 
+mod settings;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderValue;
-use serde::{Deserialize, Deserializer};
 use stream_storage::embedded::EmbeddedConfig;
 
 use crate::http::{Timeouts, TlsFiles};
 use crate::limit::Limits;
+use crate::plugin::{CompileLimits, Compiler, PluginConfig};
+use crate::stage::BreakerConfig;
+
+pub use settings::{LogFormat, Settings};
 
 /// The most partitions that one publish could write to: the store takes 8,192 writes at once.
 const PARTITIONS_LIMIT: u32 = 4_096;
@@ -20,144 +25,15 @@ const PARTITIONS_LIMIT: u32 = 4_096;
 /// Longer is meant as "never", which the clock cannot count to.
 const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// No guest starts with less, and none can address more.
+const PLUGIN_MEMORY_MIN: usize = 1 << 20;
+const PLUGIN_MEMORY_LIMIT: usize = 4 << 30;
+
 /// Shorter keys can be guessed.
 const API_KEY_BYTES_MIN: usize = 16;
 
 /// Our own news, and of libraries only what goes wrong.
 const LOG_DEFAULT: &str = "warn,stream_host=info,stream_storage=info";
-
-/// What flags, variables or the file say. Their help is the manual.
-#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:4404]
-    #[arg(long, env = "STREAM_LISTEN", value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-
-    /// Folder of the store; made if it is not there [default: ./stream-data]
-    #[arg(long, env = "STREAM_DATA", value_name = "DIR")]
-    pub data: Option<PathBuf>,
-
-    /// Certificate chain for HTTPS, PEM; goes with --tls-key
-    #[arg(long, env = "STREAM_TLS_CERT", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// Private key for HTTPS, PEM; goes with --tls-cert
-    #[arg(long, env = "STREAM_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-
-    /// Allow plain HTTP on an address that others can reach: keys and events cross in the clear
-    #[arg(long, env = "STREAM_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true")]
-    pub insecure_http: Option<bool>,
-
-    /// A web origin whose pages may call the API, such as `https://example.com`, or `*` for all; may
-    /// be given more than once [default: none]
-    #[arg(long, env = "STREAM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    pub cors_origin: Vec<String>,
-
-    /// An API key that opens everything; without one, the first start makes one and prints it
-    #[arg(long, env = "STREAM_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub api_key: Option<String>,
-
-    /// Start although synced data is missing, giving it up
-    #[arg(long, env = "STREAM_ACCEPT_LOSS", num_args = 0..=1, default_missing_value = "true")]
-    pub accept_loss: Option<bool>,
-
-    /// Refuse writes while fewer bytes than this are free on the disk [default: 268435456]
-    #[arg(long, env = "STREAM_RESERVE_BYTES", value_name = "BYTES")]
-    pub reserve_bytes: Option<u64>,
-
-    /// Bytes of stored blocks kept in memory for reading [default: 33554432]
-    #[arg(long, env = "STREAM_CACHE_BYTES", value_name = "BYTES")]
-    pub cache_bytes: Option<u64>,
-
-    /// Bytes of one event [default: 1048576]
-    #[arg(long, env = "STREAM_EVENT_BYTES_MAX", value_name = "BYTES")]
-    pub event_bytes_max: Option<usize>,
-
-    /// Bytes of one request's body, after unpacking [default: 16777216]
-    #[arg(long, env = "STREAM_REQUEST_BYTES_MAX", value_name = "BYTES")]
-    pub request_bytes_max: Option<usize>,
-
-    /// Events of one request [default: 10000]
-    #[arg(long, env = "STREAM_REQUEST_EVENTS_MAX", value_name = "COUNT")]
-    pub request_events_max: Option<usize>,
-
-    /// Headers of one event [default: 64]
-    #[arg(long, env = "STREAM_HEADERS_MAX", value_name = "COUNT")]
-    pub headers_max: Option<usize>,
-
-    /// Partitions of one topic [default: 1024]
-    #[arg(long, env = "STREAM_PARTITIONS_MAX", value_name = "COUNT")]
-    pub partitions_max: Option<u32>,
-
-    /// Client connections open at once [default: 10000]
-    #[arg(long, env = "STREAM_CONNECTIONS_MAX", value_name = "COUNT")]
-    pub connections_max: Option<usize>,
-
-    /// Bytes of requests and answers that one project may have in memory [default: 67108864]
-    #[arg(long, env = "STREAM_PROJECT_BYTES_MAX", value_name = "BYTES")]
-    pub project_bytes_max: Option<usize>,
-
-    /// The same for all projects together [default: 268435456]
-    #[arg(long, env = "STREAM_TOTAL_BYTES_MAX", value_name = "BYTES")]
-    pub total_bytes_max: Option<usize>,
-
-    /// How long a client may take for the TLS handshake and a request's head [default: 10s]
-    #[arg(long, env = "STREAM_HEADER_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub header_timeout: Option<Duration>,
-
-    /// How long a connection may be idle between two requests [default: 75s]
-    #[arg(long, env = "STREAM_IDLE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub idle_timeout: Option<Duration>,
-
-    /// How long a request's body may take for each 16 KiB [default: 30s]
-    #[arg(long, env = "STREAM_BODY_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub body_timeout: Option<Duration>,
-
-    /// How long a client may take nothing of an answer [default: 60s]
-    #[arg(long, env = "STREAM_WRITE_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub write_timeout: Option<Duration>,
-
-    /// How long requests may take to be answered once the server is told to stop [default: 30s]
-    #[arg(long, env = "STREAM_DRAIN_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub drain_timeout: Option<Duration>,
-
-    /// How long an Idempotency-Key is remembered [default: 24h]
-    #[arg(long, env = "STREAM_IDEMPOTENCY_EXPIRY", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub idempotency_expiry: Option<Duration>,
-
-    /// How often topics are trimmed to what they keep [default: 1m]
-    #[arg(long, env = "STREAM_RETENTION_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub retention_interval: Option<Duration>,
-
-    /// What to log, such as `warn` or `info,stream_host=debug`
-    /// [default: warn,stream_host=info,stream_storage=info]
-    #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
-    pub log: Option<String>,
-
-    /// How to log [default: text]
-    #[arg(long, env = "STREAM_LOG_FORMAT", value_enum)]
-    pub log_format: Option<LogFormat>,
-}
-
-/// How a line of the log is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// An object a line.
-    Json,
-}
 
 /// What holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,10 +66,29 @@ pub struct Config {
     pub idempotency_expiry: Duration,
     /// How often topics are trimmed.
     pub retention_interval: Duration,
+    /// Plugins' limits.
+    pub plugins: PluginLimits,
+    /// When a binding is paused: a share of its events, in percent.
+    pub plugin_fault_percent: u8,
     /// What to log.
     pub log: String,
     /// How to log.
     pub log_format: LogFormat,
+}
+
+/// What plugins may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// See [`PluginConfig::threads`].
+    pub threads: usize,
+    /// See [`PluginConfig::upload_bytes_max`].
+    pub upload_bytes_max: usize,
+    /// See [`PluginConfig::memory_max`].
+    pub memory_max: usize,
+    /// See [`PluginConfig::memory_total`].
+    pub memory_total: usize,
+    /// See [`PluginConfig::timeout_max`].
+    pub timeout_max: Duration,
 }
 
 /// Why a configuration is refused.
@@ -238,52 +133,6 @@ pub enum ConfigError {
 }
 
 impl Settings {
-    /// Reads a TOML file with these settings as keys.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read, or has a key or a value that is not known.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let file = |source| ConfigError::File { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(file)?;
-        toml::from_str(&text).map_err(|source| ConfigError::Toml { path: path.to_owned(), source })
-    }
-
-    /// These settings, and where they say nothing, those of `other`.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        let is_silent = self.cors_origin.is_empty();
-        Self {
-            listen: self.listen.or(other.listen),
-            data: self.data.or(other.data),
-            tls_cert: self.tls_cert.or(other.tls_cert),
-            tls_key: self.tls_key.or(other.tls_key),
-            insecure_http: self.insecure_http.or(other.insecure_http),
-            cors_origin: if is_silent { other.cors_origin } else { self.cors_origin },
-            api_key: self.api_key.or(other.api_key),
-            accept_loss: self.accept_loss.or(other.accept_loss),
-            reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
-            cache_bytes: self.cache_bytes.or(other.cache_bytes),
-            event_bytes_max: self.event_bytes_max.or(other.event_bytes_max),
-            request_bytes_max: self.request_bytes_max.or(other.request_bytes_max),
-            request_events_max: self.request_events_max.or(other.request_events_max),
-            headers_max: self.headers_max.or(other.headers_max),
-            partitions_max: self.partitions_max.or(other.partitions_max),
-            connections_max: self.connections_max.or(other.connections_max),
-            project_bytes_max: self.project_bytes_max.or(other.project_bytes_max),
-            total_bytes_max: self.total_bytes_max.or(other.total_bytes_max),
-            header_timeout: self.header_timeout.or(other.header_timeout),
-            idle_timeout: self.idle_timeout.or(other.idle_timeout),
-            body_timeout: self.body_timeout.or(other.body_timeout),
-            write_timeout: self.write_timeout.or(other.write_timeout),
-            drain_timeout: self.drain_timeout.or(other.drain_timeout),
-            idempotency_expiry: self.idempotency_expiry.or(other.idempotency_expiry),
-            retention_interval: self.retention_interval.or(other.retention_interval),
-            log: self.log.or(other.log),
-            log_format: self.log_format.or(other.log_format),
-        }
-    }
-
     /// Fills in the defaults and checks the whole.
     ///
     /// # Errors
@@ -293,6 +142,14 @@ impl Settings {
         let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4404);
         let listen = self.listen.unwrap_or(listen);
         let limits = self.limits()?;
+        let plugins = self.plugin_limits()?;
+        let plugin_fault_percent = match self.plugin_fault_percent.unwrap_or(50) {
+            percent @ 1..=100 => percent,
+            _ => {
+                let expected = "a number from 1 to 100";
+                return Err(ConfigError::Value { name: "plugin_fault_percent", expected });
+            }
+        };
         let tls = match (self.tls_cert, self.tls_key) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
             (None, None) => None,
@@ -321,9 +178,32 @@ impl Settings {
             drain_timeout: within("drain_timeout", self.drain_timeout, 30)?,
             idempotency_expiry: time("idempotency_expiry", self.idempotency_expiry, 24 * 60 * 60)?,
             retention_interval: time("retention_interval", self.retention_interval, 60)?,
+            plugins,
+            plugin_fault_percent,
             log: self.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
         })
+    }
+
+    fn plugin_limits(&self) -> Result<PluginLimits, ConfigError> {
+        let defaults = PluginConfig::new("", Compiler::Here);
+        let default_time = defaults.timeout_max.as_secs();
+        let limits = PluginLimits {
+            threads: self.plugin_threads.unwrap_or(defaults.threads),
+            upload_bytes_max: self.plugin_upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
+            memory_max: self.plugin_memory_max.unwrap_or(defaults.memory_max),
+            memory_total: self.plugin_memory_total.unwrap_or(defaults.memory_total),
+            timeout_max: time("plugin_timeout_max", self.plugin_timeout_max, default_time)?,
+        };
+        if !(PLUGIN_MEMORY_MIN..=PLUGIN_MEMORY_LIMIT).contains(&limits.memory_max) {
+            let expected = "a number of bytes from 1 MiB to 4 GiB";
+            return Err(ConfigError::Value { name: "plugin_memory_max", expected });
+        }
+        if limits.memory_total / 2 < limits.memory_max {
+            let expected = "at least twice `plugin_memory_max`";
+            return Err(ConfigError::Value { name: "plugin_memory_total", expected });
+        }
+        Ok(limits)
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {
@@ -374,6 +254,34 @@ impl Settings {
 }
 
 impl Config {
+    /// What plugins are run with: their code is kept beside the store, and this program compiles
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// This program's own file cannot be found.
+    pub fn plugin_config(&self) -> std::io::Result<PluginConfig> {
+        let PluginLimits { threads, upload_bytes_max, memory_max, memory_total, timeout_max } =
+            self.plugins;
+        let program = std::env::current_exe()?;
+        let compiler = Compiler::Child { program, limits: CompileLimits::default() };
+        Ok(PluginConfig {
+            cache: self.data.join("plugin-code"),
+            compiler,
+            threads,
+            upload_bytes_max,
+            memory_max,
+            memory_total,
+            timeout_max,
+        })
+    }
+
+    /// When a binding is paused.
+    pub fn breaker(&self) -> BreakerConfig {
+        let share_max = f64::from(self.plugin_fault_percent) / 100.0;
+        BreakerConfig { share_max, ..BreakerConfig::default() }
+    }
+
     /// What the embedded store is opened with.
     pub fn embedded(&self) -> EmbeddedConfig {
         let mut embedded = EmbeddedConfig::new(&self.data);
@@ -424,12 +332,6 @@ fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
         value.ok_or(ConfigError::Value { name: "cors_origin", expected })
     };
     texts.iter().map(parse).collect()
-}
-
-/// A duration in the file: a text such as `30s`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

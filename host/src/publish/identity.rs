@@ -1,0 +1,96 @@
+//! What makes a publish the same as an earlier one.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use stream_storage::{ProjectName, TopicId};
+
+use super::PublishError;
+use crate::lock::lock;
+
+/// What makes a publish the same as an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// A producer that numbers its publishes.
+    Sequence {
+        /// The producer's name, unique within the project.
+        producer: String,
+        /// Which life of the producer.
+        epoch: u64,
+        /// Counts the publishes of this life, from 0.
+        sequence: u64,
+    },
+    /// A key for one publish, unique within where it goes, forgotten after a time.
+    Key {
+        /// The key.
+        key: String,
+        /// Of everything that makes the request what it is.
+        digest: [u8; 32],
+    },
+}
+
+/// Within what a key is unique: the topic, so that what was deleted with its topic is not taken for
+/// stored; or the project, for events that go by their types.
+pub(super) type Scope = Option<TopicId>;
+
+impl Identity {
+    /// The producer, epoch and sequence that stand for it in the store.
+    pub(super) fn place(&self, scope: Scope) -> (String, u64, u64) {
+        match self {
+            Self::Sequence { producer, epoch, sequence } => {
+                (sequence_producer(producer), *epoch, *sequence)
+            }
+            Self::Key { key, .. } => {
+                let scope = scope.map_or_else(|| "by-type".to_owned(), |topic| topic.to_string());
+                (format!("idempotency/{scope}/{key}"), 0, 0)
+            }
+        }
+    }
+
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Sequence { .. } => None,
+            Self::Key { digest, .. } => Some(*digest),
+        }
+    }
+}
+
+/// The store's name for a client's producer.
+pub(super) fn sequence_producer(producer: &str) -> String {
+    format!("producer/{producer}")
+}
+
+type Entry = (ProjectName, Scope, String);
+
+/// Keys whose requests are under way.
+#[derive(Debug, Default)]
+pub(super) struct KeysInFlight(Mutex<HashSet<Entry>>);
+
+/// A key whose request is under way; no longer when dropped.
+pub(super) struct InFlight<'a> {
+    keys: &'a KeysInFlight,
+    entry: Entry,
+}
+
+impl KeysInFlight {
+    /// Notes that a key's request is under way, until the answer is dropped.
+    pub(super) fn enter(
+        &self,
+        project: &ProjectName,
+        scope: Scope,
+        identity: Option<&Identity>,
+    ) -> Result<Option<InFlight<'_>>, PublishError> {
+        let Some(Identity::Key { key, .. }) = identity else { return Ok(None) };
+        let entry = (project.clone(), scope, key.clone());
+        if !lock(&self.0).insert(entry.clone()) {
+            return Err(PublishError::InFlight { key: key.clone() });
+        }
+        Ok(Some(InFlight { keys: self, entry }))
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        lock(&self.keys.0).remove(&self.entry);
+    }
+}
