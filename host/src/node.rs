@@ -310,13 +310,13 @@ mod tests {
             here.publisher.publish(request).await
         };
         create(&here).await;
-        assert_eq!(publish().await.unwrap().places[0].base_offset, 0);
+        assert_eq!(publish().await.unwrap().places()[0].base_offset, 0);
         there.delete_topic(&project, &name).await.unwrap();
         let gone = publish().await;
         let is_gone =
             matches!(gone, Err(crate::publish::PublishError::Catalog(CatalogError::NotFound(_))));
         assert!(is_gone, "{gone:?}");
         create(&there).await;
-        assert_eq!(publish().await.unwrap().places[0].base_offset, 0);
+        assert_eq!(publish().await.unwrap().places()[0].base_offset, 0);
     }
 }

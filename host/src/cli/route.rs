@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::output::{CliError, Output, cell, fields, items, table};
-use super::plugin::settings::{Settings, config_cell, on_fault};
+use super::plugin::settings::{Config, Settings, config_cell, on_fault};
 use super::plugin::{PATIENCE, bytes, versioned};
 use crate::name::{PluginName, RouteName};
 use crate::pattern::Pattern;
@@ -56,6 +56,9 @@ struct Put {
     #[command(flatten)]
     settings: Settings,
 
+    #[command(flatten)]
+    config: Config,
+
     /// What becomes of events when the plugin breaks or a topic is missing
     #[arg(long, value_name = "POLICY", value_parser = on_fault())]
     on_fault: Option<String>,
@@ -67,7 +70,7 @@ impl Put {
         let mut body = json!({ "match": self.topics.as_str(), "to": to });
         if let Some(plugin) = &self.plugin {
             let mut binding = Map::from_iter([("plugin".to_owned(), plugin.as_str().into())]);
-            self.settings.apply(&mut binding)?;
+            self.settings.apply(&self.config, &mut binding)?;
             put(&mut body, "plugin", binding.into());
         }
         if let Some(policy) = &self.on_fault {

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::client::Client;
@@ -52,10 +52,8 @@ impl SchemaArgs {
         };
         match self.command {
             SchemaCommand::Set { topic, file } => {
-                let request = request(Method::PUT, &topic)
-                    .header(CONTENT_TYPE, "application/json")
-                    .body(read(&file)?);
-                output.show(&client.json(request).await?, human_set)?;
+                let set = set(client, request(Method::PUT, &topic), &file).await?;
+                output.show(&set, human_set)?;
             }
             SchemaCommand::Get { topic } => {
                 output.show(&client.json(request(Method::GET, &topic)).await?, human)?;
@@ -67,6 +65,11 @@ impl SchemaArgs {
         }
         Ok(())
     }
+}
+
+async fn set(client: &Client, request: RequestBuilder, file: &Path) -> Result<Value, CliError> {
+    let request = request.header(CONTENT_TYPE, "application/json").body(read(file)?);
+    client.json(request).await
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
@@ -136,10 +139,10 @@ mod tests {
         let client = serve(router).await;
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "{ \"minimum\": 1.0 }\n").unwrap();
-        let args = parse(&["set", "t", file.path().to_str().unwrap()]).unwrap();
-        args.run(&client, Output::new(true)).await.unwrap();
-        let gone = parse(&["set", "t", "gone"]).unwrap().run(&client, Output::new(true)).await;
-        assert_eq!(gone.unwrap_err().exit_code(), 4);
+        let request = || client.request(Method::PUT, &["topics", "t", "schema"]);
+        assert_eq!(set(&client, request(), file.path()).await.unwrap(), json!({}));
+        let gone = set(&client, request(), Path::new("gone")).await.unwrap_err();
+        assert_eq!(gone.exit_code(), 4);
     }
 
     #[test]

@@ -346,7 +346,7 @@ mod tests {
     fn nothing_said_means_loopback_and_a_folder_here() {
         let config = Settings::default().config().unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:4404");
-        assert_eq!(config.data, Path::new("stream-data"));
+        assert_eq!(config.data, PathBuf::from("stream-data"));
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.idempotency_expiry, Duration::from_secs(86_400));
     }

@@ -10,6 +10,8 @@ use axum::http::{Method, StatusCode};
 
 use crate::lock::lock;
 use crate::node::Node;
+use crate::plugin::{self, Counters, Outcome};
+use crate::stage::Cause;
 
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 14] =
@@ -83,6 +85,7 @@ impl HttpMetrics {
         let help = "Bytes of requests and answers in memory.";
         put(&mut out, "stream_in_flight_bytes", "gauge", help, in_flight);
         put_store(&mut out, node);
+        put_plugins(&mut out, node);
         out
     }
 
@@ -127,6 +130,77 @@ fn put_store(out: &mut String, node: &Node) {
     ];
     for (name, help, value) in gauges {
         put(out, name, "gauge", help, value);
+    }
+}
+
+fn put_plugins(out: &mut String, node: &Node) {
+    let memory = node.plugins.memory_bytes() as u64;
+    put(out, "stream_plugin_memory_bytes", "gauge", "Memory that plugins have.", memory);
+    let waiting = node.plugins.waiting() as u64;
+    put(out, "stream_plugin_calls_waiting", "gauge", "Calls that wait for a thread.", waiting);
+    // Who may upload plugins bounds how many there are.
+    let seen: Vec<(String, Counters)> = node
+        .plugins
+        .all_seen()
+        .into_iter()
+        .map(|((project, plugin), seen)| {
+            let (name, version) = (&plugin.name, plugin.version);
+            let labels = format!("project=\"{project}\",plugin=\"{name}\",version=\"{version}\"");
+            (labels, seen.counters())
+        })
+        .collect();
+    let totals: [(&str, &str, fn(&Counters) -> u64); 3] = [
+        ("stream_plugin_calls_total", "Calls of plugins.", |counters| counters.calls),
+        ("stream_plugin_events_total", "Events in these calls.", |counters| counters.events),
+        ("stream_plugin_instances_total", "Instances started.", |counters| counters.instances),
+    ];
+    for (name, help, value) in totals {
+        put_head(out, name, "counter", help);
+        for (labels, counters) in &seen {
+            let _ = writeln!(out, "{name}{{{labels}}} {}", value(counters));
+        }
+    }
+    put_head(out, "stream_plugin_outcomes_total", "counter", "What plugins said of events.");
+    for (labels, counters) in &seen {
+        for (outcome, count) in Outcome::ALL.iter().zip(counters.outcomes) {
+            let outcome = outcome.as_str();
+            let name = "stream_plugin_outcomes_total";
+            let _ = writeln!(out, "{name}{{{labels},outcome=\"{outcome}\"}} {count}");
+        }
+    }
+    put_head(out, "stream_plugin_faults_total", "counter", "Calls that failed, by cause.");
+    for (labels, counters) in &seen {
+        for (cause, count) in Cause::ALL.iter().zip(counters.faults) {
+            let cause = cause.as_str();
+            let _ =
+                writeln!(out, "stream_plugin_faults_total{{{labels},cause=\"{cause}\"}} {count}");
+        }
+    }
+    put_plugin_seconds(out, &seen);
+}
+
+fn put_plugin_seconds(out: &mut String, seen: &[(String, Counters)]) {
+    const NAME: &str = "stream_plugin_call_duration_seconds";
+    put_head(out, NAME, "histogram", "Time that calls took in plugins.");
+    for (labels, counters) in seen {
+        let mut below = 0;
+        for (bound, count) in plugin::BUCKETS.iter().zip(counters.buckets) {
+            below += count;
+            let _ = writeln!(out, "{NAME}_bucket{{{labels},le=\"{bound}\"}} {below}");
+        }
+        let _ = writeln!(out, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {}", counters.calls);
+        let _ = writeln!(out, "{NAME}_sum{{{labels}}} {}", counters.busy.as_secs_f64());
+        let _ = writeln!(out, "{NAME}_count{{{labels}}} {}", counters.calls);
+    }
+    let name = "stream_plugin_queued_seconds_total";
+    put_head(out, name, "counter", "Time that calls waited for a thread.");
+    for (labels, counters) in seen {
+        let _ = writeln!(out, "{name}{{{labels}}} {}", counters.queued.as_secs_f64());
+    }
+    let name = "stream_plugin_memory_peak_bytes";
+    put_head(out, name, "gauge", "The most memory that an instance had.");
+    for (labels, counters) in seen {
+        let _ = writeln!(out, "{name}{{{labels}}} {}", counters.memory_peak);
     }
 }
 

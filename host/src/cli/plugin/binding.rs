@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::bytes;
-use super::settings::{Settings, config_cell, on_fault};
+use super::settings::{Config, Settings, config_cell, on_fault};
 use crate::cli::client::Client;
 use crate::cli::output::{CliError, Output, cell, items, table};
 use crate::name::PluginName;
@@ -53,6 +53,9 @@ pub(super) struct Bind {
     #[command(flatten)]
     settings: Settings,
 
+    #[command(flatten)]
+    config: Config,
+
     /// What becomes of events when the plugin breaks
     #[arg(long, value_name = "POLICY", value_parser = on_fault())]
     on_fault: Option<String>,
@@ -60,9 +63,12 @@ pub(super) struct Bind {
 
 impl Bind {
     pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
-        let list = change(client, &self.place, |bindings| self.apply(bindings)).await?;
-        output.show(&list, human)?;
+        output.show(&self.send(client).await?, human)?;
         Ok(())
+    }
+
+    async fn send(&self, client: &Client) -> Result<Value, CliError> {
+        change(client, &self.place, |bindings| self.apply(bindings)).await
     }
 
     fn apply(&self, bindings: &mut Vec<Value>) -> Result<(), CliError> {
@@ -72,7 +78,7 @@ impl Bind {
             Some(Value::Object(binding)) => binding.clone(),
             _ => Map::from_iter([("plugin".to_owned(), name.into())]),
         };
-        self.settings.apply(&mut binding)?;
+        self.settings.apply(&self.config, &mut binding)?;
         if let Some(policy) = &self.on_fault {
             binding.insert("on_fault".to_owned(), policy.as_str().into());
         }
@@ -97,9 +103,12 @@ pub(super) struct Unbind {
 
 impl Unbind {
     pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
-        let list = change(client, &self.place, |bindings| self.apply(bindings)).await?;
-        output.show(&list, human)?;
+        output.show(&self.send(client).await?, human)?;
         Ok(())
+    }
+
+    async fn send(&self, client: &Client) -> Result<Value, CliError> {
+        change(client, &self.place, |bindings| self.apply(bindings)).await
     }
 
     fn apply(&self, bindings: &mut Vec<Value>) -> Result<(), CliError> {
@@ -288,11 +297,11 @@ mod tests {
         let client = serve(router).await;
         let place = ["--role", "validate", "--topic", "order.*"];
         let args: Vec<&str> = args.iter().chain(&place).copied().collect();
-        match parse(&args).unwrap() {
-            PluginCommand::Bind(bind) => bind.run(&client, Output::new(true)).await?,
-            PluginCommand::Unbind(unbind) => unbind.run(&client, Output::new(true)).await?,
+        let _list = match parse(&args).unwrap() {
+            PluginCommand::Bind(bind) => bind.send(&client).await?,
+            PluginCommand::Unbind(unbind) => unbind.send(&client).await?,
             other => panic!("{other:?}"),
-        }
+        };
         let bindings = stub.lock().unwrap().bindings.clone();
         Ok(bindings)
     }

@@ -67,6 +67,11 @@ fn parse_language(text: &str) -> Result<String, String> {
 
 impl New {
     pub(super) fn run(self, output: Output) -> Result<(), CliError> {
+        output.show(&self.make()?, human)?;
+        Ok(())
+    }
+
+    fn make(&self) -> Result<Value, CliError> {
         let dir = self.dir.clone().unwrap_or_else(|| PathBuf::from(&self.name));
         check_empty(&dir)?;
         let files = files(&self.name, self.role);
@@ -74,13 +79,7 @@ impl New {
             write(&dir.join(name), text)?;
         }
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-        let made = json!({
-            "name": self.name,
-            "dir": dir.display().to_string(),
-            "files": names,
-        });
-        output.show(&made, human)?;
-        Ok(())
+        Ok(json!({ "name": self.name, "dir": dir.display().to_string(), "files": names }))
     }
 }
 
@@ -238,7 +237,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let dir = folder.path().join("deep/orders");
             let args = ["orders", "--role", role, "--dir", dir.to_str().unwrap()];
-            new(&args).unwrap().run(Output::new(true)).unwrap();
+            let made = new(&args).unwrap().make().unwrap();
+            assert!(human(&made).starts_with("wrote 15 files into `"), "{made}");
             let mut written = files_in(&dir);
             for (name, text) in files_in(&repository.join("guest-examples/library")) {
                 assert_eq!(written.remove(&format!("{LIBRARY}/{name}")), Some(text), "{name}");
@@ -271,12 +271,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_str().unwrap();
         fs::write(folder.path().join("note"), "mine").unwrap();
-        let error = new(&["a", "--dir", dir]).unwrap().run(Output::new(true)).unwrap_err();
+        let error = new(&["a", "--dir", dir]).unwrap().make().unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert_eq!(files_in(folder.path()).len(), 1);
         let file = folder.path().join("note");
         let args = ["a", "--dir", file.to_str().unwrap()];
-        assert_eq!(new(&args).unwrap().run(Output::new(true)).unwrap_err().exit_code(), 4);
+        assert_eq!(new(&args).unwrap().make().unwrap_err().exit_code(), 4);
     }
 
     #[test]

@@ -17,9 +17,6 @@ pub(in crate::cli) struct Settings {
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     version: Option<u64>,
 
-    #[command(flatten)]
-    config: Config,
-
     /// How long a call may take, of the processor's time
     #[arg(long, value_name = "N")]
     timeout_ms: Option<u64>,
@@ -65,10 +62,14 @@ impl Config {
 impl Settings {
     /// Sets the fields of a binding that are given. The version always is: without one, the server
     /// takes the newest.
-    pub(in crate::cli) fn apply(&self, binding: &mut Map<String, Value>) -> Result<(), CliError> {
+    pub(in crate::cli) fn apply(
+        &self,
+        config: &Config,
+        binding: &mut Map<String, Value>,
+    ) -> Result<(), CliError> {
         let instance = self.fresh.map(|fresh| if fresh { "fresh" } else { "kept" });
         let given = [
-            ("config", self.config.text()?.map(Value::from)),
+            ("config", config.text()?.map(Value::from)),
             ("timeout_ms", self.timeout_ms.map(Value::from)),
             ("memory", self.memory.map(Value::from)),
             ("instance", instance.map(Value::from)),
@@ -103,12 +104,14 @@ mod tests {
     struct Line {
         #[command(flatten)]
         settings: Settings,
+        #[command(flatten)]
+        config: Config,
     }
 
     fn applied(args: &[&str], before: Value) -> Option<Value> {
         let line = Line::try_parse_from(["line"].iter().chain(args)).ok()?;
         let mut binding = before.as_object().unwrap().clone();
-        line.settings.apply(&mut binding).unwrap();
+        line.settings.apply(&line.config, &mut binding).unwrap();
         Some(Value::Object(binding))
     }
 

@@ -155,16 +155,20 @@ pub(super) struct Logs {
 
 impl Logs {
     pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
-        let request = client
-            .request(Method::GET, &["plugins", self.name.as_str(), "logs"])
-            .query(&[("version", self.version), ("limit", self.limit)]);
-        let log = client.json(request).await?;
+        let log = self.fetch(client).await?;
         let dropped = log.get("dropped_bytes").and_then(Value::as_u64).unwrap_or_default();
         if dropped > 0 {
             say(&format!("{dropped} bytes of it are not kept\n"));
         }
         output.show(&log, human_log)?;
         Ok(())
+    }
+
+    async fn fetch(&self, client: &Client) -> Result<Value, CliError> {
+        let request = client
+            .request(Method::GET, &["plugins", self.name.as_str(), "logs"])
+            .query(&[("version", self.version), ("limit", self.limit)]);
+        client.json(request).await
     }
 }
 
@@ -270,6 +274,6 @@ mod tests {
         let router = axum::Router::new().route("/projects/p/plugins/orders/logs", get(answer));
         let name = PluginName::parse("orders").unwrap();
         let logs = Logs { name, version: None, limit: Some(5) };
-        logs.run(&serve(router).await, Output::new(true)).await.unwrap();
+        logs.fetch(&serve(router).await).await.unwrap();
     }
 }

@@ -29,6 +29,13 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
+        let (plugin, is_new) = self.send(client).await?;
+        output.show(&plugin, |plugin| human(plugin, is_new))?;
+        Ok(())
+    }
+
+    /// The version, and whether there was none with these bytes before.
+    async fn send(&self, client: &Client) -> Result<(Value, bool), CliError> {
         let component =
             fs::read(&self.file).map_err(|error| CliError::unreadable(&self.file, error))?;
         if Kind::of(&component) == Kind::Module {
@@ -45,9 +52,7 @@ impl Upload {
             .body(component);
         let response = client.send(request).await?;
         let is_new = response.status() == StatusCode::CREATED;
-        let plugin = client.read_json(response).await?;
-        output.show(&plugin, |plugin| human(plugin, is_new))?;
-        Ok(())
+        Ok((client.read_json(response).await?, is_new))
     }
 }
 
@@ -86,7 +91,8 @@ mod tests {
         let client = serve(router).await.patient(super::super::PATIENCE).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), b"\0asm\x0d\0\x01\0").unwrap();
-        upload(file.path()).run(&client, Output::new(true)).await.unwrap();
+        let sent = upload(file.path()).send(&client).await.unwrap();
+        assert_eq!(sent, (json!({ "version": 1 }), true));
     }
 
     #[tokio::test]
@@ -94,9 +100,9 @@ mod tests {
         let client = serve(axum::Router::new()).await;
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), b"\0asm\x01\0\0\0").unwrap();
-        let error = upload(file.path()).run(&client, Output::new(true)).await.unwrap_err();
+        let error = upload(file.path()).send(&client).await.unwrap_err();
         assert!(error.to_string().contains("`stream plugin build`"), "{error}");
-        let missing = upload("gone.wasm".as_ref()).run(&client, Output::new(true)).await;
+        let missing = upload("gone.wasm".as_ref()).send(&client).await;
         assert_eq!(missing.unwrap_err().exit_code(), 4);
     }
 
