@@ -4,6 +4,8 @@
 mod durable;
 mod flights;
 mod openapi;
+mod openapi_plugins;
+mod plugins;
 mod serve;
 
 use std::path::Path;

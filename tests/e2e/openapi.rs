@@ -1,33 +1,71 @@
 //! The served OpenAPI document against what the server does.
 
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use stream_tests::{Answer, Client};
 
 use super::start;
 
 /// The document, and a client whose every answer is checked against it.
-struct Checked {
+pub(super) struct Checked {
     document: Value,
-    client: Client,
+    pub(super) client: Client,
 }
 
+/// Method, path as the document has it, and path as it is called.
+pub(super) type Call<'a> = (&'a str, &'a str, &'a str);
+
 impl Checked {
-    /// Calls, and checks status and body. `template` is the path as the document has it, `path` as
-    /// it is called.
-    async fn call(
+    pub(super) async fn new(client: Client) -> Self {
+        let mut document = client.call("GET", "/openapi.json").await.ok();
+        be_strict(&mut document);
+        Self { document, client }
+    }
+
+    /// Calls, and checks status and body; and the request's body, if the server took it. A body that
+    /// is a text is NDJSON.
+    pub(super) async fn call(
         &self,
-        (method, template, path): (&str, &str, &str),
+        (method, template, path): Call<'_>,
         body: Option<Value>,
         status: u16,
     ) -> Answer {
         let request = self.client.request(method, path);
-        let request = match body {
+        let (request, json) = match body {
             Some(Value::String(lines)) => {
-                request.header("content-type", "application/x-ndjson").body(lines)
+                (request.header("content-type", "application/x-ndjson").body(lines), None)
             }
-            Some(body) => request.json(&body),
-            None => request,
+            Some(body) => (request.json(&body), Some(body)),
+            None => (request, None),
         };
+        let answer = self.send((method, template, path), request, status).await;
+        if let (Some(body), 200..300) = (json, status) {
+            let operation = self.operation(method, template);
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+            self.validate(schema, &body, &format!("{method} {path} takes {body}"));
+        }
+        answer
+    }
+
+    /// As `call`, for a request that is refused with this code.
+    pub(super) async fn refuse(
+        &self,
+        call: Call<'_>,
+        body: Option<Value>,
+        status: u16,
+        code: &str,
+    ) {
+        let answer = self.call(call, body, status).await;
+        assert_eq!(answer.code(), code, "{call:?}: {answer:?}");
+    }
+
+    /// Sends a request that is made already, and checks its answer.
+    pub(super) async fn send(
+        &self,
+        (method, template, path): Call<'_>,
+        request: RequestBuilder,
+        status: u16,
+    ) -> Answer {
         let answer = self.client.send(request).await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         assert!(answer.headers.contains_key("x-request-id"));
@@ -35,28 +73,54 @@ impl Checked {
         answer
     }
 
-    fn check(&self, method: &str, template: &str, answer: &Answer) {
+    fn operation(&self, method: &str, template: &str) -> &Value {
         let operation = &self.document["paths"][template][method.to_lowercase()];
         assert!(operation.is_object(), "{method} {template} is not described");
-        let responses = &operation["responses"];
+        operation
+    }
+
+    fn check(&self, method: &str, template: &str, answer: &Answer) {
+        let responses = &self.operation(method, template)["responses"];
         let status = answer.status.to_string();
-        let response = responses.get(&status).or_else(|| responses.get("default"));
-        let Some(response) = response else {
+        let Some(response) = responses.get(&status) else {
             panic!("{method} {template} does not describe {status}");
         };
         let response = match response["$ref"].as_str() {
             Some(reference) => self.document.pointer(reference.trim_start_matches('#')).unwrap(),
             None => response,
         };
+        let what = format!("{method} {template} {answer:?}");
+        let (code, description) = (answer.code(), response["description"].as_str().unwrap());
+        let is_field = code.starts_with("invalid-") && description.contains("`invalid-…`");
+        let is_described = is_field || description.contains(&format!("`{code}`"));
+        assert!(code.is_empty() || is_described, "{code} is not described: {what}");
         let schema = &response["content"]["application/json"]["schema"];
-        if schema.is_null() {
-            return;
+        if !schema.is_null() {
+            self.validate(schema, &answer.body, &what);
         }
+    }
+
+    fn validate(&self, schema: &Value, value: &Value, what: &str) {
         let schema = json!({"allOf": [schema], "components": self.document["components"]});
         let validator = jsonschema::validator_for(&schema).unwrap();
         let errors: Vec<String> =
-            validator.iter_errors(&answer.body).map(|error| error.to_string()).collect();
-        assert!(errors.is_empty(), "{method} {template} {status}: {errors:#?}\n{answer:?}");
+            validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{what}: {errors:#?}");
+    }
+}
+
+/// Makes every object refuse what is not described.
+fn be_strict(part: &mut Value) {
+    match part {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(be_strict);
+            let is_open = fields.get("additionalProperties").is_none_or(|more| *more == true);
+            if fields.contains_key("properties") && !fields.contains_key("$ref") && is_open {
+                fields.insert("additionalProperties".to_owned(), false.into());
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(be_strict),
+        _ => {}
     }
 }
 
@@ -67,9 +131,7 @@ const TOPIC: &str = "/projects/{project}/topics/{topic}";
 async fn every_answer_is_as_the_document_says() {
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path());
-    let client = server.client();
-    let document = client.call("GET", "/openapi.json").await.ok();
-    let checked = Checked { document, client };
+    let checked = Checked::new(server.client()).await;
     topics(&checked).await;
     publish(&checked).await;
     read(&checked).await;

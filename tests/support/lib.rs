@@ -2,12 +2,16 @@
 //! test, and a client that says what came back.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
 
+mod plugin;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+pub use plugin::{compile_bomb, component, padded};
 
 /// The key that test servers know.
 pub const KEY: &str = "sk_test-key-of-the-end-to-end-tests";

@@ -89,6 +89,8 @@ pub struct PluginLimits {
     pub memory_total: usize,
     /// See [`PluginConfig::timeout_max`].
     pub timeout_max: Duration,
+    /// See [`CompileLimits::processor`].
+    pub compile_time: Duration,
 }
 
 /// Why a configuration is refused.
@@ -188,12 +190,14 @@ impl Settings {
     fn plugin_limits(&self) -> Result<PluginLimits, ConfigError> {
         let defaults = PluginConfig::new("", Compiler::Here);
         let default_time = defaults.timeout_max.as_secs();
+        let compile_time = CompileLimits::default().processor.as_secs();
         let limits = PluginLimits {
             threads: self.plugin_threads.unwrap_or(defaults.threads),
             upload_bytes_max: self.plugin_upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
             memory_max: self.plugin_memory_max.unwrap_or(defaults.memory_max),
             memory_total: self.plugin_memory_total.unwrap_or(defaults.memory_total),
             timeout_max: time("plugin_timeout_max", self.plugin_timeout_max, default_time)?,
+            compile_time: time("plugin_compile_time", self.plugin_compile_time, compile_time)?,
         };
         if !(PLUGIN_MEMORY_MIN..=PLUGIN_MEMORY_LIMIT).contains(&limits.memory_max) {
             let expected = "a number of bytes from 1 MiB to 4 GiB";
@@ -261,10 +265,11 @@ impl Config {
     ///
     /// This program's own file cannot be found.
     pub fn plugin_config(&self) -> std::io::Result<PluginConfig> {
-        let PluginLimits { threads, upload_bytes_max, memory_max, memory_total, timeout_max } =
-            self.plugins;
+        let PluginLimits { threads, upload_bytes_max, memory_max, memory_total, .. } = self.plugins;
+        let PluginLimits { timeout_max, compile_time, .. } = self.plugins;
         let program = std::env::current_exe()?;
-        let compiler = Compiler::Child { program, limits: CompileLimits::default() };
+        let limits = CompileLimits { processor: compile_time, ..CompileLimits::default() };
+        let compiler = Compiler::Child { program, limits };
         Ok(PluginConfig {
             cache: self.data.join("plugin-code"),
             compiler,

@@ -141,6 +141,11 @@ pub struct Settings {
     #[serde(deserialize_with = "duration")]
     pub plugin_timeout_max: Option<Duration>,
 
+    /// Processor time that compiling an upload may take [default: 60s]
+    #[arg(long, env = "STREAM_PLUGIN_COMPILE_TIME", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub plugin_compile_time: Option<Duration>,
+
     /// A binding is paused when more than this share of its events fails, in percent [default: 50]
     #[arg(long, env = "STREAM_PLUGIN_FAULT_PERCENT", value_name = "PERCENT")]
     pub plugin_fault_percent: Option<u8>,
@@ -213,6 +218,7 @@ impl Settings {
             plugin_memory_max: self.plugin_memory_max.or(other.plugin_memory_max),
             plugin_memory_total: self.plugin_memory_total.or(other.plugin_memory_total),
             plugin_timeout_max: self.plugin_timeout_max.or(other.plugin_timeout_max),
+            plugin_compile_time: self.plugin_compile_time.or(other.plugin_compile_time),
             plugin_fault_percent: self.plugin_fault_percent.or(other.plugin_fault_percent),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),

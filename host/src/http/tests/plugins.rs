@@ -235,11 +235,19 @@ async fn the_exact_topics_bindings_come_before_those_of_patterns() {
 async fn a_partitioner_decides_unless_the_publisher_does() {
     let server = Server::start().await;
     server.topic(4).await;
+    let lines: String =
+        (0..40).map(|n| format!("{{\"key\":\"key-{n}\",\"value\":{n}}}\n")).collect();
+    let by_key = server.events(lines.clone(), &[]).await.json();
+    assert_eq!(by_key["partitions"].as_array().unwrap().len(), 4, "the keys go everywhere");
+    // It chooses partition 0 for all.
     server.bound("partition", "pass-through", json!({})).await;
-    let lines = "{\"key\":\"k\",\"value\":1}\n{\"value\":2,\"partition\":3}\n{\"value\":3}\n";
-    assert_eq!(server.events(lines, &[]).await.status, 200);
-    assert_eq!(server.values("t", 0).await, [json!(1), json!(3)]);
-    assert_eq!(server.values("t", 3).await, [json!(2)]);
+    let chosen = server.events(lines + "{\"value\":99,\"partition\":3}\n", &[]).await.json();
+    let count = |part: &Value| {
+        let number = |name: &str| part[name].as_u64().unwrap();
+        (number("partition"), number("last_offset") - number("first_offset") + 1)
+    };
+    let counts: Vec<_> = chosen["partitions"].as_array().unwrap().iter().map(count).collect();
+    assert_eq!(counts, [(0, 40), (3, 1)]);
 }
 
 #[tokio::test]
