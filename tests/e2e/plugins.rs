@@ -179,7 +179,7 @@ async fn a_kill_during_an_upload_leaves_a_whole_plugin_or_none() {
         (0..12_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let component = padded(component("pass-through"), &padding);
     let (mut whole, mut rounds) = (0, 0);
-    while rounds < 12 {
+    while rounds < 16 {
         let server = start(data.path());
         let name = format!("/plugins/p{rounds}");
         let upload = {
@@ -188,7 +188,7 @@ async fn a_kill_during_an_upload_leaves_a_whole_plugin_or_none() {
             tokio::spawn(async move { client.try_send(request.body(component)).await })
         };
         // From before the first byte to after the answer.
-        tokio::time::sleep(Duration::from_millis(rounds * 60)).await;
+        tokio::time::sleep(Duration::from_millis(rounds * 12)).await;
         server.kill();
         let was_answered = upload.await.unwrap().is_ok_and(|answer| answer.status == 201);
         let server = start(data.path());

@@ -3,8 +3,9 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `serve` | the server's process |
-//! | `topic`, `publish`, `tail`, `key`, `project`, `route`, `schema`, `dead_letter` | a command each, all through the HTTP API |
-//! | `plugin` | plugins from a new project to a binding; a file a verb |
+//! | `topic`, `schema`, `publish`, `tail`, `dead_letter` | a command each, all through the HTTP API |
+//! | `route`, `key`, `project` | the same |
+//! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 

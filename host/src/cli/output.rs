@@ -134,6 +134,8 @@ impl CliError {
             Self::Unreachable { .. } => {
                 Some("is the server running? `stream serve` starts one; `--url` says where it is")
             }
+            // A component cannot be sent in parts.
+            Self::Server(error) if cell(&error.details, "limit") == "upload_bytes" => None,
             Self::Server(error) => hint_of(&error.code),
             _ => None,
         }
@@ -155,7 +157,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "stale-revision" => Some("others change it at the same time: run the command again"),
         "route-not-found" => Some("`stream route list` shows those that there are"),
         "offset-trimmed" => Some("`--from earliest` starts at the first record that is left"),
-        "too-large" => Some("`publish --batch` makes requests smaller"),
+        "too-large" => Some("fewer events at once may pass: `publish --batch` says how many"),
         _ => None,
     }
 }

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use stream_storage::{Clock, Timestamp};
+use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::name::TopicName;
@@ -16,6 +18,10 @@ use crate::stage::{
 /// Calls that may be made to find the events at fault in a batch: enough for a few among 10,000.
 const SEARCH_CALLS_MAX: usize = 48;
 
+/// How long the refusal of a paused stage is held back: a client that tries again at once would
+/// otherwise take the processor from the others.
+const REFUSAL_DELAY: Duration = Duration::from_millis(100);
+
 /// A stage, its policy and its breaker.
 pub struct Bound<T: ?Sized> {
     /// What is called.
@@ -26,16 +32,20 @@ pub struct Bound<T: ?Sized> {
     pub on_fault: OnFault,
     /// Watches it.
     pub breaker: Arc<Breaker>,
+    /// Calls at a time: enough to keep all threads busy. What waits behind them learns of a breaker
+    /// that opens meanwhile, instead of failing one after the other.
+    pub turns: Arc<Semaphore>,
 }
 
 impl<T: ?Sized> Clone for Bound<T> {
     fn clone(&self) -> Self {
-        let Self { stage, who, on_fault, breaker } = self;
+        let Self { stage, who, on_fault, breaker, turns } = self;
         Self {
             stage: Arc::clone(stage),
             who: who.clone(),
             on_fault: *on_fault,
             breaker: Arc::clone(breaker),
+            turns: Arc::clone(turns),
         }
     }
 }
@@ -109,8 +119,13 @@ impl<T: Call + ?Sized> Bound<T> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(paused) = self.breaker.paused(clock.now()) {
+            return self.paused(paused, events.len()).await;
+        }
+        // It is never closed.
+        let _turn = self.turns.acquire().await.ok();
         if let Err(paused) = self.breaker.enter(clock.now()) {
-            return self.paused(paused, events.len());
+            return self.paused(paused, events.len()).await;
         }
         let fault = match self.stage.call(context, events).await {
             Ok(outcomes) => {
@@ -133,9 +148,14 @@ impl<T: Call + ?Sized> Bound<T> {
 
     /// A paused stage that may be skipped is; others end the request rather than flood the
     /// dead-letter topic.
-    fn paused(&self, paused: Paused, count: usize) -> Result<Outcomes<T::Outcome>, BoundError> {
+    async fn paused(
+        &self,
+        paused: Paused,
+        count: usize,
+    ) -> Result<Outcomes<T::Outcome>, BoundError> {
         let who = self.who.clone();
         if self.on_fault != OnFault::Skip {
+            tokio::time::sleep(REFUSAL_DELAY).await;
             return Err(BoundError::Paused { who, paused });
         }
         let fault = Arc::new(Fault { who, cause: Cause::Unavailable, message: paused.reason });
@@ -239,8 +259,13 @@ mod tests {
     fn bed(on_fault: OnFault, cause: Cause) -> Bed {
         let stage = Arc::new(Poisoned { cause, calls: AtomicUsize::new(0) });
         let breaker = Arc::new(Breaker::new(BreakerConfig::default()));
-        let bound =
-            Bound { stage: stage.clone() as Arc<dyn Validate>, who: who(), on_fault, breaker };
+        let bound = Bound {
+            stage: stage.clone() as Arc<dyn Validate>,
+            who: who(),
+            on_fault,
+            breaker,
+            turns: Arc::new(Semaphore::new(2)),
+        };
         Bed { stage, bound, clock: ManualClock::new(Timestamp(1_000)) }
     }
 
@@ -301,7 +326,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_flood_of_faults_pauses_the_stage_unless_it_may_be_skipped() {
         for (on_fault, is_paused) in
             [(OnFault::Reject, true), (OnFault::DeadLetter, true), (OnFault::Skip, false)]
@@ -314,7 +339,7 @@ mod tests {
             let answer = bed.run("a").await;
             assert_eq!(matches!(answer, Err(BoundError::Paused { .. })), is_paused, "{on_fault:?}");
             assert_eq!(bed.calls(), calls, "it is not called");
-            bed.clock.advance(std::time::Duration::from_secs(1));
+            bed.clock.advance(Duration::from_secs(1));
             assert_eq!(bed.run("a").await.unwrap(), [true]);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use stream_storage::ProjectName;
+use tokio::sync::Semaphore;
 
 use super::binding::{Binding, BindingList};
 use super::bound::Bound;
@@ -27,6 +28,7 @@ pub(super) type Use = (String, StageSpec);
 pub(super) struct Used {
     stage: Stage,
     pub(super) breaker: Arc<Breaker>,
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -131,6 +133,7 @@ impl Compiler<'_> {
             None => Used {
                 stage: self.load(&key.1).await,
                 breaker: Arc::new(Breaker::new(self.parts.breaker)),
+                turns: Arc::new(Semaphore::new(self.parts.plugins.config().threads())),
             },
         };
         self.uses.insert(key, used.clone());
@@ -163,6 +166,7 @@ fn bound<T: ?Sized>(binding: &Binding, used: &Used, stage: Arc<T>) -> Bound<T> {
         who: Who::Plugin(binding.plugin.clone()),
         on_fault: binding.on_fault,
         breaker: Arc::clone(&used.breaker),
+        turns: Arc::clone(&used.turns),
     }
 }
 

@@ -63,6 +63,14 @@ impl PluginConfig {
             timeout_max: Duration::from_secs(3),
         }
     }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from) + 2,
+            threads => threads.max(2),
+        }
+    }
 }
 
 /// Runs plugins.
@@ -308,12 +316,10 @@ impl Machine {
         let engine = engine::running(config.memory_max)?;
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker)?;
-        let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        let threads = if config.threads == 0 { processors + 2 } else { config.threads };
         Ok(Self {
             compatibility: engine::compatibility(&engine),
             ticker: Ticker::spawn(&engine)?,
-            workers: Workers::new(threads),
+            workers: Workers::new(config.threads()),
             linker,
             engine,
         })

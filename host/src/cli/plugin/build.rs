@@ -40,7 +40,7 @@ impl Build {
         let manifest = self.dir.join("Cargo.toml");
         let name = package_name(&manifest)?;
         let target = match self.target.filter(|target| !target.is_empty()) {
-            Some(target) => target,
+            Some(target) => check_target(target)?,
             None => installed_target(&self.dir).await?,
         };
         let path = cargo_build(&self.dir, &manifest, &target).await?;
@@ -70,6 +70,19 @@ fn package_name(manifest: &Path) -> Result<String, CliError> {
     let name = table.get("package").and_then(|package| package.get("name")?.as_str());
     let missing = || CliError::unreadable(manifest, "expected a `name` of a `[package]`");
     name.map(ToOwned::to_owned).ok_or_else(missing)
+}
+
+/// Refuses what is built for other machines before it is built.
+fn check_target(target: String) -> Result<String, CliError> {
+    if target.contains("wasm") {
+        return Ok(target);
+    }
+    let problem = format!(
+        "expected a target for Wasm, such as `{}`, got `{target}`: `--target` goes before \
+         CARGO_BUILD_TARGET",
+        TARGETS[0]
+    );
+    Err(CliError::Usage(problem))
 }
 
 /// The first of [`TARGETS`] whose standard library is there, whether rustup or somebody else has
@@ -102,7 +115,7 @@ async fn cargo_build(dir: &Path, manifest: &Path, target: &str) -> Result<PathBu
         manifest.canonicalize().map_err(|error| CliError::unreadable(manifest, error))?;
     artifact(&String::from_utf8_lossy(&ended.stdout), &manifest).ok_or_else(|| {
         let problem = "the crate makes no Wasm library: expected `crate-type = [\"cdylib\"]` in \
-                       the `[lib]` of its Cargo.toml, and a target that starts with `wasm32`";
+                       the `[lib]` of its Cargo.toml";
         CliError::Build(problem.to_owned())
     })
 }
@@ -192,6 +205,17 @@ mod tests {
         ] {
             fs::write(&manifest, text).unwrap();
             assert_eq!(package_name(&manifest).ok().as_deref(), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_machines_targets_are_refused() {
+        for (target, is_valid) in [
+            ("wasm32-wasip2", true),
+            ("targets/wasm32-mine.json", true),
+            ("x86_64-unknown-linux-gnu", false),
+        ] {
+            assert_eq!(check_target(target.to_owned()).is_ok(), is_valid, "{target}");
         }
     }
 

@@ -9,8 +9,8 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use reqwest::Method;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::settings::Config;
 use super::show::short;
@@ -155,19 +155,21 @@ fn events(text: &str) -> Result<Vec<Box<RawValue>>, InputError> {
 
 fn human(tried: &Value) -> String {
     let bound = tried.get("bound").filter(|bound| !bound.is_null());
+    let fault = tried.get("fault").filter(|fault| !fault.is_null());
     let mut text = String::new();
     let mut field = |name: &str, value: String| text.push_str(&format!("{name:<8}{value}\n"));
     field("plugin", format!("{} as {}", versioned("name", tried), cell(tried, "role")));
     field("config", cell(tried, "config"));
-    field(
-        "time",
-        format!("{}, after a wait of {}", time(tried, "time_us"), time(tried, "queued_us")),
-    );
-    field("memory", bytes(tried, "memory"));
+    // A call that broke is not measured.
+    if fault.is_none() {
+        let wait = time(tried, "queued_us");
+        field("time", format!("{}, after a wait of {wait}", time(tried, "time_us")));
+        field("memory", bytes(tried, "memory"));
+    }
     if let Some(bound) = bound {
         field("bound", human_bound(tried, bound));
     }
-    if let Some(fault) = tried.get("fault").filter(|fault| !fault.is_null()) {
+    if let Some(fault) = fault {
         field("fault", format!("{}: {}", cell(fault, "cause"), cell(fault, "message")));
     }
     let outcomes = items(tried, "outcomes");
@@ -226,7 +228,23 @@ fn detail(outcome: &Value) -> String {
         "replace" => "event",
         _ => return "-".to_owned(),
     };
-    cut(&cell(outcome, field), DETAIL_CHARS_MAX)
+    let text = match field {
+        "event" => new_event(outcome.get(field).unwrap_or(&Value::Null)),
+        field => cell(outcome, field),
+    };
+    cut(&text, DETAIL_CHARS_MAX)
+}
+
+/// What takes an event's place, without the fields that it does not have.
+fn new_event(event: &Value) -> String {
+    let is_set =
+        |value: &Value| !value.is_null() && value.as_object().is_none_or(|all| !all.is_empty());
+    let fields = event.as_object().into_iter().flatten();
+    let set: Map<String, Value> = fields
+        .filter(|(name, value)| *name == "value" || is_set(value))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    Value::Object(set).to_string().replace(char::is_control, " ")
 }
 
 fn time(tried: &Value, field: &str) -> String {
@@ -360,6 +378,7 @@ mod tests {
         tried["fault"] = json!({ "cause": "timeout", "message": "over 100 ms" });
         let text = human(&tried);
         assert!(text.ends_with("\nfault   timeout: over 100 ms\n"), "{text}");
+        assert!(!text.contains("memory"), "{text}");
     }
 
     #[test]
@@ -370,7 +389,12 @@ mod tests {
             (json!({ "outcome": "route", "topics": ["a", "b"] }), "a,b"),
             (json!({ "outcome": "route", "topics": [] }), "-"),
             (json!({ "outcome": "drop" }), "-"),
-            (json!({ "outcome": "replace", "event": { "value": 1 } }), r#"{"value":1}"#),
+            (
+                json!({ "outcome": "replace", "event": {
+                    "id": null, "key": "k", "headers": {}, "value": {},
+                }}),
+                r#"{"key":"k","value":{}}"#,
+            ),
         ];
         for (outcome, expected) in cases {
             assert_eq!(detail(&outcome), expected);

@@ -122,13 +122,23 @@ pub(super) struct Told {
     details: Value,
     /// Takes the place of the error's own message, which then goes to the log.
     message: Option<&'static str>,
+    /// Not the server's fault though it is a 5xx: the log hears nothing of it.
+    is_guests: bool,
 }
 
 impl Told {
     pub(super) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>) -> Self {
         let code = code.into();
         let details = Value::Null;
-        Self { status, code, retryable: false, retry_after: None, details, message: None }
+        Self {
+            status,
+            code,
+            retryable: false,
+            retry_after: None,
+            details,
+            message: None,
+            is_guests: false,
+        }
     }
 
     /// Adds what a program may want to know.
@@ -145,6 +155,12 @@ impl Told {
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self.retryable()
+    }
+
+    /// A guest's fault: whoever bound it sees it in its figures, and a flood of it fills no log.
+    pub(super) fn of_guest(mut self) -> Self {
+        self.is_guests = true;
+        self
     }
 
     /// Tells the client only this.
@@ -351,7 +367,7 @@ impl IntoResponse for ApiError {
         if told.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if told.status.is_server_error() {
+        if told.status.is_server_error() && !told.is_guests {
             response.extensions_mut().insert(Inside(self.to_string()));
         }
         response

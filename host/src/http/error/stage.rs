@@ -44,7 +44,7 @@ pub(super) fn of_publish(error: &PublishError) -> Told {
             };
             let mut details = of_who(who);
             details["reason"] = paused.reason.as_str().into();
-            unavailable(code).with(details).retry_after(paused.retry_after)
+            unavailable(code).with(details).retry_after(paused.retry_after).of_guest()
         }
         PublishError::TooManyTargets { index, max } => too_large("route_targets", *max)
             .with(json!({ "limit": "route_targets", "max": max, "index": index })),
@@ -70,7 +70,9 @@ fn of_fault(fault: &Fault) -> Told {
             Told::new(StatusCode::SERVICE_UNAVAILABLE, code).with(details).retryable()
         }
         // A busy machine may have been the reason.
-        Cause::Timeout => Told::new(StatusCode::BAD_GATEWAY, code).with(details).retryable(),
+        Cause::Timeout => {
+            Told::new(StatusCode::BAD_GATEWAY, code).with(details).retryable().of_guest()
+        }
         Cause::Memory
         | Cause::Stack
         | Cause::Panic
@@ -78,7 +80,7 @@ fn of_fault(fault: &Fault) -> Told {
         | Cause::Blocked
         | Cause::Answer
         | Cause::Start
-        | Cause::MissingTarget => Told::new(StatusCode::BAD_GATEWAY, code).with(details),
+        | Cause::MissingTarget => Told::new(StatusCode::BAD_GATEWAY, code).with(details).of_guest(),
     }
 }
 

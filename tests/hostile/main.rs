@@ -1,0 +1,154 @@
+//! Badly behaved plugins in one project while good traffic runs in another: the good keeps at least
+//! half of its throughput, the server goes on, and nothing of them stays in its memory.
+//!
+//! `STREAM_HOSTILE_SECONDS` makes each phase longer than a second.
+#![cfg(test)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use stream_tests::{Client, Server, component};
+use tokio::task::JoinSet;
+
+const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");
+
+/// Each with the code that its fault has.
+const GUESTS: [(&str, &str); 9] = [
+    ("spin", "plugin-timeout"),
+    ("recurse", "plugin-stack"),
+    ("eat-memory", "plugin-memory"),
+    ("huge-list", "plugin-answer"),
+    ("huge-reason", "plugin-answer"),
+    ("few-outcomes", "plugin-answer"),
+    ("panic", "plugin-panic"),
+    ("sleep-in-poll", "plugin-blocked"),
+    ("flood-log", "plugin-timeout"),
+];
+
+/// Requests at a time in the bad project.
+const HOSTILE: usize = 64;
+/// Publishers of the good one, and the events of each request.
+const PUBLISHERS: usize = 4;
+const BATCH: usize = 500;
+
+/// Memory that the server may have more than before: its caches fill, whatever plugins do.
+const GROWTH_MAX: usize = 64 << 20;
+
+fn phase() -> Duration {
+    let seconds = std::env::var_os("STREAM_HOSTILE_SECONDS");
+    let seconds = seconds.and_then(|text| text.to_str()?.parse().ok()).unwrap_or(1);
+    Duration::from_secs(seconds)
+}
+
+async fn project(client: &Client, name: &str) {
+    client.call("PUT", &format!("/projects/{name}")).await.ok();
+    let topic = json!({ "name": "t", "partitions": 4 });
+    client.call_with("POST", &format!("/projects/{name}/topics"), topic).await.ok();
+}
+
+/// Events published in the good project within one phase.
+async fn good_traffic(client: &Client) -> usize {
+    let lines: String = (0..BATCH)
+        .map(|number| {
+            format!("{{\"key\":\"k{number}\",\"value\":{{\"text\":\"{:0200}\"}}}}\n", number)
+        })
+        .collect();
+    let lines = bytes::Bytes::from(lines);
+    let (count, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut publishers = JoinSet::new();
+    for _ in 0..PUBLISHERS {
+        let (client, lines) = (client.clone(), lines.clone());
+        let (count, is_over) = (Arc::clone(&count), Arc::clone(&is_over));
+        publishers.spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                let request = client.request("POST", "/projects/good/topics/t/events");
+                let request = request.header("content-type", "application/x-ndjson");
+                client.send(request.body(lines.clone())).await.ok();
+                count.fetch_add(BATCH, Ordering::Relaxed);
+            }
+        });
+    }
+    tokio::time::sleep(phase()).await;
+    let published = count.load(Ordering::Relaxed);
+    is_over.store(true, Ordering::Relaxed);
+    publishers.join_all().await;
+    published
+}
+
+/// Publishes to the bad project without a pause until told to stop; the codes that came back.
+fn hostile_traffic(client: &Client, is_over: &Arc<AtomicBool>) -> JoinSet<Vec<String>> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..HOSTILE {
+        let (client, is_over) = (client.clone(), Arc::clone(is_over));
+        tasks.spawn(async move {
+            let mut codes = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                let event = json!({ "value": 1 });
+                let answer =
+                    client.call_with("POST", "/projects/bad/topics/t/produce", event).await;
+                codes.push(answer.code().to_owned());
+            }
+            codes
+        });
+    }
+    tasks
+}
+
+fn resident_bytes(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib << 10
+}
+
+async fn bind(client: &Client, project: &str, plugin: &str) {
+    let base = format!("/projects/{project}");
+    client.upload(&format!("{base}/plugins/{plugin}"), component(plugin)).await.ok();
+    client.bind(&format!("{base}/bindings/validate/t"), json!({ "plugin": plugin })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn good_traffic_goes_on_beside_every_badly_behaved_plugin() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(EXE, data.path());
+    let client = server.client();
+    project(&client, "good").await;
+    project(&client, "bad").await;
+    bind(&client, "good", "pass-through").await;
+    // The store's own buffers fill first.
+    for _ in 0..6 {
+        good_traffic(&client).await;
+    }
+    let mut report = Vec::new();
+    let before = resident_bytes(&server);
+    for (guest, code) in GUESTS {
+        bind(&client, "bad", guest).await;
+        let event = json!({ "value": 1 });
+        let path = "/projects/bad/topics/t/produce";
+        let alone = client.call_with("POST", path, event).await;
+        assert_eq!(alone.code(), code, "{guest}: {alone:?}");
+        // Machines share their processors with others: what is compared is measured side by side.
+        let usual = good_traffic(&client).await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let hostile = hostile_traffic(&client, &is_over);
+        let beside = good_traffic(&client).await;
+        is_over.store(true, Ordering::Relaxed);
+        let codes = hostile.join_all().await.concat();
+        assert!(codes.iter().all(|code| !code.is_empty()), "{guest}: nothing passes");
+        let share = beside * 100 / usual.max(1);
+        report.push((guest, usual, beside, share, codes.len()));
+        println!(
+            "{guest}: {usual} events alone, {beside} beside {} refusals: {share} %",
+            codes.len()
+        );
+    }
+    let growth = resident_bytes(&server).saturating_sub(before);
+    println!("memory: {} MiB before, {} MiB more after", before >> 20, growth >> 20);
+    assert!(report.iter().all(|(_, _, _, share, _)| *share >= 50), "{report:?}");
+    assert!(growth < GROWTH_MAX, "{growth} bytes");
+    let metrics = client.call("GET", "/metrics").await.body;
+    assert!(metrics.as_str().unwrap().contains("stream_plugin_faults_total"));
+    assert!(server.stop().success(), "the server that was started is the one that ends");
+}
