@@ -2,7 +2,7 @@
 //! fresh instance, and JSON Schema beside it.
 //!
 //! `cargo bench -p stream-host --bench plugin`. The figure of a batch is per call; divide by its size.
-#![expect(clippy::expect_used, missing_docs, reason = "a benchmark that cannot run ends")]
+#![expect(clippy::expect_used, reason = "a benchmark that cannot run ends")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -117,6 +117,24 @@ async fn a_config_is_given_with_each_call() {
 }
 
 #[tokio::test]
+async fn the_committed_components_export_what_their_readme_says() {
+    let bed = Bed::new();
+    let cases: [(&str, &[Role]); 8] = [
+        ("validate-order", &[Role::Validate]),
+        ("require-fields", &[Role::Validate]),
+        ("partition-by-field", &[Role::Partition]),
+        ("route-by-content", &[Role::Route]),
+        ("redact-field", &[Role::Transform]),
+        ("pass-through", &Role::ALL),
+        ("poison", &Role::ALL),
+        ("partition-out-of-range", &[Role::Partition]),
+    ];
+    for (name, roles) in cases {
+        assert_eq!(bed.check(name).await.unwrap().roles(), roles, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn every_role_is_called_with_what_it_needs() {
     let bed = Bed::new();
     let loaded = bed.check("pass-through").await.unwrap();
