@@ -13,7 +13,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("axum", &["host/src/http/", "host/src/cli/"]),
     ("StatusCode", &["host/src/http/", "host/src/cli/", "host/src/connector/"]),
     ("reqwest", &["host/src/cli/", "host/src/connector/", "tests/"]),
-    ("EmbeddedStore", &["storage/", "host/src/cli/serve", "host/src/http/tests/", "host/benches/"]),
+    (
+        "EmbeddedStore",
+        &[
+            "storage/",
+            "host/src/cli/serve",
+            "host/src/http/tests/",
+            "host/src/registry/tests",
+            "host/benches/",
+        ],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -45,7 +45,7 @@ impl TopicName {
 }
 
 macro_rules! short_name {
-    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $may_be:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
@@ -61,7 +61,8 @@ macro_rules! short_name {
             /// The name is empty, too long, or has another character than `[A-Za-z0-9._-]`.
             pub fn parse(name: &str) -> Result<Self, InvalidName> {
                 let allowed = |byte| is_name_byte(byte) || byte == b'.';
-                if name.is_empty() || name.len() > Self::BYTES_MAX || !name.bytes().all(allowed) {
+                let is_fine = name.bytes().all(allowed) && Self::may_be(name);
+                if name.is_empty() || name.len() > Self::BYTES_MAX || !is_fine {
                     let expected = "1–128 characters of `[A-Za-z0-9._-]`";
                     return Err(InvalidName::new($what, name, expected));
                 }
@@ -71,6 +72,11 @@ macro_rules! short_name {
             /// The name.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            fn may_be(name: &str) -> bool {
+                let may_be: fn(&str) -> bool = $may_be;
+                may_be(name)
             }
         }
 
@@ -90,17 +96,17 @@ macro_rules! short_name {
 
 short_name! {
     /// A consumer group: 1–128 bytes of `[A-Za-z0-9._-]`.
-    GroupName, "group"
+    GroupName, "group", |_| true
 }
 
 short_name! {
-    /// A plugin: 1–128 bytes of `[A-Za-z0-9._-]`.
-    PluginName, "plugin"
+    /// A plugin: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    PluginName, "plugin", |name| name != "." && name != ".."
 }
 
 short_name! {
-    /// A route: 1–128 bytes of `[A-Za-z0-9._-]`.
-    RouteName, "route"
+    /// A route: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    RouteName, "route", |name| name != "." && name != ".."
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -140,6 +146,14 @@ mod tests {
         for (name, reserved) in [("_dead-letter", true), ("_a.b", true), ("a._b", false)] {
             assert_eq!(TopicName::parse(name).unwrap().is_reserved(), reserved, "{name}");
         }
+    }
+
+    #[test]
+    fn names_that_stand_alone_in_a_path_are_no_dots() {
+        for name in [".", ".."] {
+            assert!(PluginName::parse(name).is_err() && RouteName::parse(name).is_err(), "{name}");
+        }
+        assert!(PluginName::parse("orders.v2").is_ok());
     }
 
     #[test]

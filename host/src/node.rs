@@ -113,7 +113,7 @@ impl Node {
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
         let catalog = Arc::new(Catalog::new(store.clone(), clock.clone(), limits.partitions_max));
-        let upload_bytes = plugins.upload_bytes_max;
+        let upload_bytes = plugins.upload_bytes_max.min(usize::MAX / 4);
         let code_key = registry::code_key(store.as_ref()).await?;
         let plugins = Arc::new(Plugins::new(plugins, code_key, clock.clone()));
         let registry = Arc::new(Registry::new(store.clone(), clock.clone(), plugins.clone()));
@@ -142,7 +142,8 @@ impl Node {
             groups: Groups::new(store.clone(), clock.clone()),
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
-            upload_budget: Budget::new(upload_bytes, upload_bytes.saturating_mul(2)),
+            // A packed upload is held beside what it unpacks to.
+            upload_budget: Budget::new(2 * upload_bytes, 4 * upload_bytes),
             plugins,
             registry,
             pipelines,

@@ -21,6 +21,35 @@ async fn values(client: &Client, topic: &str, partitions: u32) -> Vec<(u32, Valu
     values
 }
 
+/// Carriers that have a topic of their own.
+const CARRIERS: [&str; 4] = ["UA", "B6", "EV", "DL"];
+
+/// Topics for all types and carriers, and a validator, a partitioner and a router for the flights.
+async fn bind_all(client: &Client, types: &BTreeSet<&str>) {
+    for topic in types {
+        client.call_with("POST", "/topics", json!({ "name": topic, "partitions": 4 })).await.ok();
+    }
+    let of_carriers = CARRIERS.map(|name| format!("carrier.{name}"));
+    for name in of_carriers.iter().map(String::as_str).chain(["carrier.other"]) {
+        client.call_with("POST", "/topics", json!({ "name": name })).await.ok();
+    }
+    for name in ["require-fields", "partition-by-field", "route-by-content"] {
+        client.upload(&format!("/plugins/{name}"), component(name)).await.ok();
+    }
+    let validator = json!({ "plugin": "require-fields", "config": ["tailnum"] });
+    client.bind("/bindings/validate/flight.**", validator).await;
+    let partitioner = json!({ "plugin": "partition-by-field", "config": "origin" });
+    client.bind("/bindings/partition/flight.**", partitioner).await;
+    let topics: BTreeMap<&str, &String> = CARRIERS.into_iter().zip(&of_carriers).collect();
+    let config = json!({ "field": "carrier", "topics": topics, "otherwise": "carrier.other" });
+    let route = json!({
+        "match": "flight.**",
+        "to": ["carrier.*"],
+        "plugin": { "plugin": "route-by-content", "config": config },
+    });
+    client.call_with("PUT", "/routes/by-carrier", route).await.ok();
+}
+
 #[tokio::test]
 async fn flights_pass_a_validator_a_partitioner_and_a_router_at_once() {
     let data = tempfile::tempdir().unwrap();
@@ -29,10 +58,9 @@ async fn flights_pass_a_validator_a_partitioner_and_a_router_at_once() {
     let text = std::fs::read_to_string(SAMPLE).unwrap();
     let flights: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let carriers = ["UA", "B6", "EV", "DL"];
     let carrier_topic = |flight: &Value| {
         let carrier = flight["value"]["carrier"].as_str().unwrap();
-        let known = carriers.contains(&carrier);
+        let known = CARRIERS.contains(&carrier);
         if known { format!("carrier.{carrier}") } else { "carrier.other".to_owned() }
     };
     // What a plain script makes of the file.
@@ -47,33 +75,7 @@ async fn flights_pass_a_validator_a_partitioner_and_a_router_at_once() {
 
     let types: BTreeSet<&str> =
         flights.iter().map(|flight| flight["type"].as_str().unwrap()).collect();
-    for topic in types.iter().copied() {
-        client.call_with("POST", "/topics", json!({ "name": topic, "partitions": 4 })).await.ok();
-    }
-    for name in
-        carriers.iter().map(|name| format!("carrier.{name}")).chain(["carrier.other".into()])
-    {
-        client.call_with("POST", "/topics", json!({ "name": name })).await.ok();
-    }
-    for name in ["require-fields", "partition-by-field", "route-by-content"] {
-        client.upload(&format!("/plugins/{name}"), component(name)).await.ok();
-    }
-    let validator = json!({ "plugin": "require-fields", "config": ["tailnum"] });
-    client.bind("/bindings/validate/flight.**", validator).await;
-    let partitioner = json!({ "plugin": "partition-by-field", "config": "origin" });
-    client.bind("/bindings/partition/flight.**", partitioner).await;
-    let topics: serde_json::Map<String, Value> = carriers
-        .iter()
-        .map(|name| ((*name).to_owned(), format!("carrier.{name}").into()))
-        .collect();
-    let config = json!({ "field": "carrier", "topics": topics, "otherwise": "carrier.other" });
-    let route = json!({
-        "match": "flight.**",
-        "to": ["carrier.*"],
-        "plugin": { "plugin": "route-by-content", "config": config },
-    });
-    client.call_with("PUT", "/routes/by-carrier", route).await.ok();
-
+    bind_all(&client, &types).await;
     let request = client.request("POST", "/events?on_reject=partial");
     let request = request.header("content-type", "application/x-ndjson").body(text);
     let answer = client.send(request).await.ok();

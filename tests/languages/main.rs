@@ -27,7 +27,8 @@ async fn main() {
         let plugin = format!("/plugins/p{number}");
         client.upload(&plugin, component).await.ok();
         println!("{path}: {size} MiB, taken in {:.1?}", started.elapsed());
-        let binding = json!({ "plugin": format!("p{number}"), "memory": MEMORY, "timeout_ms": 1000 });
+        let binding =
+            json!({ "plugin": format!("p{number}"), "memory": MEMORY, "timeout_ms": 1000 });
         client.bind("/bindings/validate/t", binding).await;
         let good = r#"{"value":{"orderId":"1","total":2.5}}"#.to_owned() + "\n";
         // Enough for an instance to grow and to be replaced.

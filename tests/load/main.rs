@@ -11,9 +11,11 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stream_tests::{Client, Server};
+use stream_tests::{Client, Server, component};
 
 const SPAN: Duration = Duration::from_secs(5);
+/// Runs with a plugin and without, of which the median counts.
+const ROUNDS: usize = 5;
 
 #[tokio::main]
 async fn main() {
@@ -21,11 +23,27 @@ async fn main() {
     let data = tempfile::tempdir().expect("a folder for the data");
     let server = Server::start(&exe, data.path());
     let client = server.client();
-    for name in ["batches", "single", "latency"] {
+    for name in ["batches", "validated", "single", "latency"] {
         let topic = json!({"name": name, "partitions": 8});
         client.call_with("POST", "/topics", topic).await.ok();
     }
-    batches(&client).await;
+    client.upload("/plugins/pass-through", component("pass-through")).await.ok();
+    client.bind("/bindings/validate/validated", json!({ "plugin": "pass-through" })).await;
+    // In turns: a shared machine is not as fast one minute as the next.
+    let mut plain = Vec::new();
+    let mut validated = Vec::new();
+    for _ in 0..ROUNDS {
+        plain.push(batches(&client, "batches").await);
+        validated.push(batches(&client, "validated").await);
+    }
+    let (plain, validated) = (median(plain), median(validated));
+    println!(
+        "10 publishers of 1,000 events of 256 B, the median of {ROUNDS} runs: {plain:.0} events/s"
+    );
+    println!(
+        "the same through a pass-through validator: {validated:.0} events/s, {:.0} %",
+        100.0 * validated / plain
+    );
     single(&client).await;
     latency(&client).await;
     assert!(server.stop().success());
@@ -64,7 +82,12 @@ fn rate(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::NAN, f64::from) / SPAN.as_secs_f64()
 }
 
-async fn batches(client: &Client) {
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+async fn batches(client: &Client, topic: &'static str) -> f64 {
     const BATCH: usize = 1_000;
     let text = "x".repeat(220);
     let lines: String = (0..BATCH)
@@ -75,12 +98,13 @@ async fn batches(client: &Client) {
     let (requests, slow) = hammer(10, move || {
         let (client, lines) = (client.clone(), lines.clone());
         async move {
-            client.publish("batches", lines).await.ok();
+            client.publish(topic, lines).await.ok();
         }
     })
     .await;
     let events = rate(requests * BATCH);
-    println!("10 publishers of 1,000 events of 256 B: {events:.0} events/s, 99 % in {slow:.1?}");
+    println!("{topic}: {events:.0} events/s, 99 % in {slow:.1?}");
+    events
 }
 
 async fn single(client: &Client) {

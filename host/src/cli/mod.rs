@@ -3,8 +3,8 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `serve` | the server's process |
-//! | `topic`, `schema`, `publish`, `tail`, `dead_letter` | a command each, all through the HTTP API |
-//! | `route`, `key`, `project` | the same |
+//! | `topic`, `schema`, `publish`, `tail` | a command each, all through the HTTP API |
+//! | `route`, `dead_letter`, `key`, `project` | the same |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |

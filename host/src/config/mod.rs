@@ -145,13 +145,11 @@ impl Settings {
         let listen = self.listen.unwrap_or(listen);
         let limits = self.limits()?;
         let plugins = self.plugin_limits()?;
-        let plugin_fault_percent = match self.plugin_fault_percent.unwrap_or(50) {
-            percent @ 1..=100 => percent,
-            _ => {
-                let expected = "a number from 1 to 100";
-                return Err(ConfigError::Value { name: "plugin_fault_percent", expected });
-            }
-        };
+        let plugin_fault_percent = self.plugin_fault_percent.unwrap_or(50);
+        if !(1..=100).contains(&plugin_fault_percent) {
+            let expected = "a number from 1 to 100";
+            return Err(ConfigError::Value { name: "plugin_fault_percent", expected });
+        }
         let tls = match (self.tls_cert, self.tls_key) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
             (None, None) => None,

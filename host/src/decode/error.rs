@@ -55,6 +55,19 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    /// The same error where what was read begins so many bytes into its body.
+    pub(crate) fn moved(self, bytes: usize) -> Self {
+        match self {
+            Self::Malformed { index, byte, field, message } => {
+                let byte = byte.map(|byte| byte + bytes);
+                Self::Malformed { index, byte, field, message }
+            }
+            other => other,
+        }
+    }
+}
+
 fn at(byte: Option<usize>, field: Option<&str>) -> String {
     let byte = byte.map(|byte| format!(", byte `{byte}`")).unwrap_or_default();
     let field = field.map(|field| format!(", field `{field}`")).unwrap_or_default();

@@ -32,6 +32,8 @@ pub(crate) struct Manage;
 pub(crate) struct ManageNew;
 /// The call uploads or runs code.
 pub(crate) struct Deploy;
+/// The call shows what code printed or how it is set: that may hold parts of events.
+pub(crate) struct Inspect;
 /// Any key will do.
 pub(crate) struct Any;
 
@@ -49,6 +51,10 @@ impl Access for Manage {
 
 impl Access for Deploy {
     const SCOPES: &'static [Scope] = &[Scope::Deploy];
+}
+
+impl Access for Inspect {
+    const SCOPES: &'static [Scope] = &[Scope::Deploy, Scope::Manage];
 }
 
 impl Access for ManageNew {

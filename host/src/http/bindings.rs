@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::auth::{Any, Caller, Manage};
+use super::auth::{Caller, Inspect, Manage};
 use super::error::ApiError;
 use super::fields::{Fields, required};
 use super::params::PlaceParam;
@@ -21,7 +21,7 @@ use crate::stage::{OnFault, PluginRef};
 use crate::timestamp;
 use stream_storage::ProjectName;
 
-pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller<Any>) -> Answer {
+pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller<Inspect>) -> Answer {
     let lists = app.node.pipelines.lists(&caller.project).await?;
     let lists: Vec<Value> = lists.iter().map(of_list).collect();
     Ok(answer::json(StatusCode::OK, &json!({ "bindings": lists })))
@@ -29,11 +29,11 @@ pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller<Any>) -> An
 
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
-    caller: Caller<Any>,
+    caller: Caller<Inspect>,
     PlaceParam(place): PlaceParam,
 ) -> Answer {
     let list = app.node.pipelines.list(&caller.project, place).await?;
-    if list.revision == 0 {
+    if list.is_gone() {
         let BindingPlace { role, pattern } = list.place;
         return Err(PipelineError::BindingsNotFound { role, pattern }.into());
     }

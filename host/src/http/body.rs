@@ -148,18 +148,18 @@ pub(crate) async fn fields(
     Fields::parse(&body.bytes)
 }
 
-/// As [`fields`], as large as a publish: it holds events.
+/// Reads the body of a call that holds events: as large as a publish.
 ///
 /// # Errors
 ///
-/// As [`fields`].
-pub(crate) async fn fields_with_events(
+/// As [`read`]; it is of another type.
+pub(crate) async fn with_events(
     app: &App,
     project: &ProjectName,
     request: Request,
-) -> Result<Fields, ApiError> {
+) -> Result<HeldBody, ApiError> {
     decode::expect_json(request.headers())?;
-    Fields::parse(&read(app, project, request).await?.bytes)
+    read(app, project, request).await
 }
 
 fn control_limit(app: &App) -> Limit {

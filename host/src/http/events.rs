@@ -24,7 +24,8 @@ pub(crate) async fn produce(
     params: Params,
     request: Request,
 ) -> Answer {
-    let ack = params.ack()?;
+    // Of one event there is no part.
+    let (ack, _) = (params.ack()?, params.on_reject()?);
     let headers = request.headers().clone();
     let body = body::read(&app, &caller.project, request).await?;
     let identity = identity::identity(&headers, topic.as_str(), &body.bytes)?;
@@ -50,6 +51,7 @@ pub(crate) async fn produce(
     if published.duplicate {
         told.insert("duplicate".to_owned(), true.into());
     }
+    add_copies(&mut told, &published);
     add_exceptions(&mut told, &published);
     Ok(answer::json(status(&published), &told))
 }
@@ -67,15 +69,7 @@ pub(crate) async fn publish(
     told.insert("topic".to_owned(), published.topic.as_deref().unwrap_or(topic.as_str()).into());
     told.insert("count".to_owned(), published.count.into());
     told.insert("partitions".to_owned(), partitions(published.places()));
-    let copies: Vec<Value> = published
-        .topics
-        .iter()
-        .filter(|places| Some(&places.topic) != published.topic.as_ref())
-        .map(of_topic)
-        .collect();
-    if !copies.is_empty() {
-        told.insert("copies".to_owned(), copies.into());
-    }
+    add_copies(&mut told, &published);
     told.insert("ack".to_owned(), ack::as_str(published.ack).into());
     told.insert("duplicate".to_owned(), published.duplicate.into());
     add_exceptions(&mut told, &published);
@@ -129,10 +123,20 @@ async fn publish_to(
     Ok(app.node.publisher.publish(request).await?)
 }
 
-/// 202 if nothing was stored where it was meant to be.
+/// 202 if nothing was stored where it was meant to be; a repeat gets the status of the first.
 fn status(published: &Published) -> StatusCode {
-    let is_nothing = published.count == 0 && !published.duplicate;
-    if is_nothing { StatusCode::ACCEPTED } else { StatusCode::OK }
+    if published.count == 0 { StatusCode::ACCEPTED } else { StatusCode::OK }
+}
+
+/// Says where routes have brought copies; the server's own topics are none of theirs.
+fn add_copies(told: &mut Map<String, Value>, published: &Published) {
+    let is_copy = |places: &&TopicPlaces| {
+        Some(&places.topic) != published.topic.as_ref() && !places.topic.starts_with('_')
+    };
+    let copies: Vec<Value> = published.topics.iter().filter(is_copy).map(of_topic).collect();
+    if !copies.is_empty() {
+        told.insert("copies".to_owned(), copies.into());
+    }
 }
 
 /// Says what became of events that were not stored where they were meant to be.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -17,7 +18,22 @@ impl Fields {
     ///
     /// It is not JSON or not UTF-8, another kind of value, or names a field twice.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let Pairs(pairs) = serde_json::from_slice(body).map_err(|error| {
+        Self::parse_around(body, None).map(|(fields, _)| fields)
+    }
+
+    /// As [`parse`](Self::parse), but the field `raw` is left as it was sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub(crate) fn parse_around<'b>(
+        body: &'b [u8],
+        raw: Option<&'static str>,
+    ) -> Result<(Self, Option<&'b RawValue>), ApiError> {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let pairs = Pairs { raw }.deserialize(&mut deserializer);
+        let pairs = pairs.and_then(|pairs| deserializer.end().map(|()| pairs));
+        let (pairs, raw_value) = pairs.map_err(|error| {
             if error.is_data() {
                 return ApiError::invalid("body", "expected a JSON object");
             }
@@ -31,7 +47,7 @@ impl Fields {
             }
             fields.insert(name, value);
         }
-        Ok(Self(fields))
+        Ok((Self(fields), raw_value))
     }
 
     /// A text; `None` if it is absent or null.
@@ -133,29 +149,35 @@ fn cut(text: &str) -> String {
 }
 
 /// An object as it is written: a map would keep the last of two fields of the same name.
-struct Pairs(Vec<(String, Value)>);
+struct Pairs {
+    raw: Option<&'static str>,
+}
 
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
+impl<'de> DeserializeSeed<'de> for Pairs {
+    type Value = (Vec<(String, Value)>, Option<&'de RawValue>);
 
-        impl<'de> Visitor<'de> for Object {
-            type Value = Pairs;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
 
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
+impl<'de> Visitor<'de> for Pairs {
+    type Value = (Vec<(String, Value)>, Option<&'de RawValue>);
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut pairs, mut raw) = (Vec::new(), None);
+        while let Some(name) = map.next_key::<String>()? {
+            if self.raw == Some(name.as_str()) && raw.is_none() {
+                raw = Some(map.next_value()?);
+            } else {
+                pairs.push((name, map.next_value()?));
             }
         }
-
-        deserializer.deserialize_map(Object)
+        Ok((pairs, raw))
     }
 }
 

@@ -149,17 +149,15 @@ fn put_plugins(out: &mut String, node: &Node) {
             (labels, seen.counters())
         })
         .collect();
-    let totals: [(&str, &str, fn(&Counters) -> u64); 3] = [
-        ("stream_plugin_calls_total", "Calls of plugins.", |counters| counters.calls),
-        ("stream_plugin_events_total", "Events in these calls.", |counters| counters.events),
-        ("stream_plugin_instances_total", "Instances started.", |counters| counters.instances),
-    ];
-    for (name, help, value) in totals {
+    let mut put_totals = |name: &str, help: &str, value: fn(&Counters) -> u64| {
         put_head(out, name, "counter", help);
         for (labels, counters) in &seen {
             let _ = writeln!(out, "{name}{{{labels}}} {}", value(counters));
         }
-    }
+    };
+    put_totals("stream_plugin_calls_total", "Calls of plugins.", |seen| seen.calls);
+    put_totals("stream_plugin_events_total", "Events in these calls.", |seen| seen.events);
+    put_totals("stream_plugin_instances_total", "Instances started.", |seen| seen.instances);
     put_head(out, "stream_plugin_outcomes_total", "counter", "What plugins said of events.");
     for (labels, counters) in &seen {
         for (outcome, count) in Outcome::ALL.iter().zip(counters.outcomes) {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, Answer};
-use super::auth::{Any, Caller, Deploy};
+use super::auth::{Any, Caller, Deploy, Inspect};
 use super::params::{Params, PluginParam};
 use super::{App, body};
 use crate::name::PluginName;
@@ -117,7 +117,7 @@ pub(crate) async fn stats(
 
 pub(crate) async fn logs(
     State(app): State<Arc<App>>,
-    caller: Caller<Any>,
+    caller: Caller<Inspect>,
     PluginParam(name): PluginParam,
     params: Params,
 ) -> Answer {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::auth::{Any, Caller, Manage};
+use super::auth::{Caller, Inspect, Manage};
 use super::bindings::{binding_of, of_binding, on_fault_of};
 use super::error::ApiError;
 use super::fields::required;
@@ -16,7 +16,7 @@ use super::{App, body};
 use crate::pattern::Pattern;
 use crate::pipeline::{Binding, RouteConfig};
 
-pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller<Any>) -> Answer {
+pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller<Inspect>) -> Answer {
     let routes = app.node.pipelines.routes(&caller.project).await?;
     let routes: Vec<Value> = routes.iter().map(of_route).collect();
     Ok(answer::json(StatusCode::OK, &json!({ "routes": routes })))
@@ -24,7 +24,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller<Any>) -> An
 
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
-    caller: Caller<Any>,
+    caller: Caller<Inspect>,
     RouteParam(name): RouteParam,
 ) -> Answer {
     let route = app.node.pipelines.route(&caller.project, &name).await?;
@@ -42,16 +42,17 @@ pub(crate) async fn put(
     let to = required("to", fields.texts("to")?)?;
     let plugin = fields.object("plugin")?;
     let on_fault = on_fault_of(&mut fields)?.unwrap_or_default();
+    // As `GET` has it, so that a route can be read, changed and put back.
+    if fields.text("name")?.is_some_and(|other| other != name.as_str()) {
+        return Err(ApiError::invalid("name", "it differs from the name in the path"));
+    }
     fields.finish()?;
     let parse = |field: &'static str, text: &String| {
         Pattern::parse(text).map_err(|error| ApiError::invalid(field, error.to_string()))
     };
     let plugin = match plugin {
+        // The route's own `on_fault` holds for its plugin, too.
         Some(fields) => {
-            if fields.has("on_fault") {
-                let message = "the route's own `on_fault` holds for its plugin, too";
-                return Err(ApiError::invalid("plugin", message));
-            }
             Some(Binding { on_fault, ..binding_of(&app, &caller.project, fields).await? })
         }
         None => None,

@@ -58,7 +58,8 @@ pub(crate) async fn delete(
     TopicParam(name): TopicParam,
 ) -> Answer {
     let topic = app.node.catalog.get(&caller.project, &name).await?;
-    if app.node.pipelines.schemas(&topic).await?.is_empty() {
+    let versions = app.node.pipelines.schemas(&topic).await?;
+    if versions.last().is_none_or(|newest| newest.schema.is_null()) {
         return Err(ApiError::NotFound { what: "schema", name: name.to_string() });
     }
     app.node.pipelines.set_schema(&topic, Value::Null).await?;

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use stream_storage::{Record, Segment, StoreError};
 
@@ -21,6 +22,7 @@ use crate::catalog::CatalogError;
 use crate::consume::{Amount, Start};
 use crate::decode;
 use crate::event::Event;
+use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::plugin::Outcomes;
 use crate::stage::{Change, Context, Fault, Role, Verdict};
@@ -36,12 +38,12 @@ pub(crate) async fn run(
     PluginParam(name): PluginParam,
     request: Request,
 ) -> Answer {
-    let mut fields = body::fields_with_events(&app, &caller.project, request).await?;
+    let body = body::with_events(&app, &caller.project, request).await?;
+    let (mut fields, events) = Fields::parse_around(&body.bytes, Some("events"))?;
     let version = fields.number("version")?;
     let role = role_of(&mut fields)?;
     let config = fields.any("config").map(config_of);
     let topic = TopicName::parse(&required("topic", fields.text("topic")?)?)?;
-    let events = fields.any("events").map(|events| events.to_string());
     let from = fields.object("from")?;
     fields.finish()?;
     let partitions = match app.node.catalog.get(&caller.project, &topic).await {
@@ -51,8 +53,8 @@ pub(crate) async fn run(
         Err(error) => return Err(error.into()),
     };
     let (segments, first);
-    let (events, offset) = match (&events, from) {
-        (Some(events), None) => (decode::array(events.as_bytes(), &app.node.limits)?, None),
+    let (events, offset) = match (events, from) {
+        (Some(events), None) => (given(&body.bytes, events, &app.node.limits)?, None),
         (None, Some(from)) => {
             caller.check_scope(&[Scope::Consume])?;
             (segments, first) = stored(&app, &caller, &topic, from).await?;
@@ -75,6 +77,20 @@ pub(crate) async fn run(
         TrialRequest { project, plugin: &name, version, role, config, context, events: &events };
     let trial = trials.run(request).await?;
     Ok(answer::json(StatusCode::OK, &of_trial(&trial, offset)))
+}
+
+/// The events of a request, as they were sent.
+fn given<'b>(
+    body: &'b [u8],
+    events: &'b RawValue,
+    limits: &Limits,
+) -> Result<Vec<Event<'b>>, ApiError> {
+    let text = events.get();
+    decode::array(text.as_bytes(), limits).map_err(|error| {
+        // Where it lies in the list, and where the list lies in the body.
+        let start = text.as_ptr().addr() - body.as_ptr().addr();
+        error.moved(start).into()
+    })
 }
 
 fn role_of(fields: &mut Fields) -> Result<Option<Role>, ApiError> {
@@ -177,12 +193,13 @@ fn of_said(said: &Said, offset: Option<u64>) -> Map<String, Value> {
             Vec::new()
         }
     };
-    let numbered = outcomes.into_iter().enumerate().map(|(index, mut outcome)| {
-        outcome["index"] = index.into();
+    let numbered = outcomes.into_iter().enumerate().map(|(index, outcome)| {
+        let mut fields = outcome.as_object().cloned().unwrap_or_default();
+        fields.insert("index".to_owned(), index.into());
         if let Some(first) = offset {
-            outcome["offset"] = (first + index as u64).into();
+            fields.insert("offset".to_owned(), (first + index as u64).into());
         }
-        outcome
+        Value::Object(fields)
     });
     told.insert("outcomes".to_owned(), numbered.collect());
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -228,16 +245,16 @@ fn of_change(change: &Change) -> Value {
 fn of_event(event: &Event<'_>) -> Value {
     let headers: Map<String, Value> =
         event.headers.iter().map(|(name, value)| (name.to_string(), (&**value).into())).collect();
-    let mut told = json!({
+    let (name, value) = match serde_json::from_slice::<Value>(&event.value) {
+        Ok(value) if event.value_is_json => ("value", value),
+        _ => ("value_base64", BASE64_STANDARD.encode(&event.value).into()),
+    };
+    json!({
         "id": event.id,
         "key": event.key,
         "time": event.time,
         "content_type": event.content_type,
         "headers": headers,
-    });
-    match serde_json::from_slice::<Value>(&event.value) {
-        Ok(value) if event.value_is_json => told["value"] = value,
-        _ => told["value_base64"] = BASE64_STANDARD.encode(&event.value).into(),
-    }
-    told
+        name: value,
+    })
 }

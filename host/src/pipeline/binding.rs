@@ -76,7 +76,7 @@ pub struct InvalidBinding {
 }
 
 impl InvalidBinding {
-    fn new(field: &'static str, expected: impl Into<String>) -> Self {
+    pub(super) fn new(field: &'static str, expected: impl Into<String>) -> Self {
         Self { field, expected: expected.into() }
     }
 }
@@ -152,7 +152,7 @@ impl BindingList {
             }
         }
         let before = std::mem::replace(&mut self.bindings, bindings);
-        if self.revision > 0 {
+        if self.revision > 0 && !(before.is_empty() && self.previous.is_empty()) {
             self.previous.push(before);
         }
         let surplus = self.previous.len().saturating_sub(PREVIOUS_MAX);
@@ -171,6 +171,18 @@ impl BindingList {
         self.bindings = self.previous.pop().ok_or_else(nothing)?;
         self.changed(now);
         Ok(())
+    }
+
+    /// Whether nothing is bound, nor can be brought back: to those who look, it does not exist.
+    pub fn is_gone(&self) -> bool {
+        self.bindings.is_empty() && self.previous.is_empty()
+    }
+
+    /// Unbinds all, for good.
+    pub(super) fn clear(&mut self, now: Timestamp) {
+        self.bindings.clear();
+        self.previous.clear();
+        self.changed(now);
     }
 
     fn changed(&mut self, now: Timestamp) {

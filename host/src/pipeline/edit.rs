@@ -4,7 +4,7 @@
 
 use stream_storage::{CommitError, Expected, ProjectName, Transaction};
 
-use super::binding::{Binding, BindingList, BindingPlace, StoredList};
+use super::binding::{Binding, BindingList, BindingPlace, InvalidBinding, StoredList};
 use super::pipelines::{PipelineError, Pipelines, list_key, route_key};
 use super::route::{RouteConfig, StoredRoute};
 use crate::name::{PluginName, RouteName};
@@ -44,6 +44,10 @@ impl Pipelines {
         bindings: Vec<Binding>,
         revision: Option<u64>,
     ) -> Result<BindingList, PipelineError> {
+        if place.pattern.as_str().starts_with('_') {
+            let expected = "topics of your own: what the server writes passes no plugin";
+            return Err(InvalidBinding::new("pattern", expected).into());
+        }
         for binding in &bindings {
             self.check_role(project, &binding.plugin, place.role).await?;
         }
@@ -61,6 +65,10 @@ impl Pipelines {
         place: BindingPlace,
     ) -> Result<BindingList, PipelineError> {
         let found = self.list(project, place.clone()).await?;
+        if found.is_gone() {
+            let BindingPlace { role, pattern } = place;
+            return Err(PipelineError::BindingsNotFound { role, pattern });
+        }
         for binding in found.previous.last().into_iter().flatten() {
             self.check_role(project, &binding.plugin, place.role).await?;
         }
@@ -165,12 +173,14 @@ impl Pipelines {
                 return Ok(Some(list));
             }
             Edit::Unbind(place) => {
-                let key = list_key(place);
-                if self.parts.store.get(project, key.as_bytes()).await?.is_none() {
+                let mut list = self.list(project, place.clone()).await?;
+                if list.is_gone() {
                     let BindingPlace { role, pattern } = place.clone();
                     return Err(PipelineError::BindingsNotFound { role, pattern });
                 }
-                transaction.delete(key);
+                // The row stays, so that its revision is never used again.
+                list.clear(self.parts.clock.now());
+                transaction.put(list_key(place), state::encode(&StoredList::of(&list)));
             }
             Edit::PutRoute(route) => {
                 if let Some(binding) = &route.plugin {

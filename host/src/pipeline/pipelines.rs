@@ -18,6 +18,7 @@ use super::compile::{self, Settings};
 use super::route::{InvalidRoute, RouteConfig, StoredRoute};
 use super::schema::{Schemas, SchemasError, StoredSchema};
 use super::{Pipeline, Plan};
+use crate::catalog::{CatalogError, check_writable};
 use crate::lock::{lock, read, write};
 use crate::name::{PluginName, RouteName};
 use crate::pattern::Pattern;
@@ -49,6 +50,9 @@ pub struct PipelinesParts {
 /// Why something was not changed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
+    /// The topic is the server's own.
+    #[error(transparent)]
+    Topic(CatalogError),
     /// A binding is refused.
     #[error(transparent)]
     Binding(#[from] InvalidBinding),
@@ -159,7 +163,8 @@ impl Pipelines {
     pub async fn lists(&self, project: &ProjectName) -> Result<Vec<BindingList>, StoreError> {
         let all = PageRequest::default();
         let rows = state::page(self.parts.store.as_ref(), project, BINDINGS, &all).await?;
-        rows.items.iter().map(parse_list).collect()
+        let lists = rows.items.iter().map(parse_list);
+        lists.filter(|list| !list.as_ref().is_ok_and(BindingList::is_gone)).collect()
     }
 
     /// One list; an empty one if nothing was bound there yet.
@@ -216,6 +221,7 @@ impl Pipelines {
         topic: &Topic,
         schema: Value,
     ) -> Result<StoredSchema, PipelineError> {
+        check_writable(&topic.name).map_err(PipelineError::Topic)?;
         let turn = self.turn(&topic.project);
         let _turn = turn.lock().await;
         let set = self.parts.schemas.set(&topic.project, topic.id, schema).await;

@@ -44,6 +44,10 @@ impl RouteConfig {
     /// It leads nowhere or to too many topics, to the server's own, or to a pattern without a plugin
     /// that would choose.
     pub fn check(&self) -> Result<(), InvalidRoute> {
+        if self.pattern.as_str().starts_with('_') {
+            let expected = "topics of your own: what the server writes follows no route".to_owned();
+            return Err(InvalidRoute { field: "match", expected });
+        }
         let invalid = |expected: String| Err(InvalidRoute { field: "to", expected });
         if !(1..=TARGETS_MAX).contains(&self.to.len()) {
             return invalid(format!("1 to {TARGETS_MAX} topics or patterns"));

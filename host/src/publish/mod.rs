@@ -11,9 +11,11 @@
 //! | `fate` | what becomes of each event |
 //! | `dead_letter` | records of events that could not be accepted |
 //! | `answer` | what was stored, and how it is kept for a repeat |
+//! | `error` | why nothing was |
 
 mod answer;
 mod dead_letter;
+mod error;
 mod expand;
 mod fate;
 mod identity;
@@ -25,17 +27,16 @@ use std::time::Duration;
 
 use stream_storage::{
     Ack, Clock, CommitError, Partition, ProducerState, ProducerStep, ProjectName, Receipt,
-    RecordBatch, RecordTooLarge, Store, StoreError, Timestamp, TopicId, Transaction,
+    RecordBatch, Store, StoreError, Timestamp, TopicId, Transaction,
 };
 
-use crate::catalog::{Catalog, CatalogError, check_writable};
+use crate::catalog::{Catalog, check_writable};
 use crate::event::Event;
 use crate::heavy::heavy;
 use crate::limit::Limits;
 use crate::name::TopicName;
-use crate::partition::{self, PartitionNotFound};
-use crate::pipeline::{BoundError, Pipeline, Pipelines};
-use crate::stage::{Fault, Paused, Who};
+use crate::partition;
+use crate::pipeline::{Pipeline, Pipelines};
 use crate::stats::Rates;
 use crate::topic::{Topic, TopicConfig};
 
@@ -47,6 +48,7 @@ use staged::{Passed, Stages};
 
 pub use answer::{NamedVersion, Published, Refusal, TopicPlaces};
 pub use dead_letter::{DEAD_LETTER, UNROUTED};
+pub use error::PublishError;
 pub use identity::Identity;
 
 /// What a record's encoding takes beside its fields, roughly: to size a batch's buffer.
@@ -86,68 +88,6 @@ pub struct PublishRequest<'a> {
     pub ack: Option<Ack>,
     /// What is done if some are rejected.
     pub on_reject: OnReject,
-}
-
-/// Why a publish stored nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The topic does not exist or takes no events from clients.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// There is no event.
-    #[error("there is no event to publish")]
-    Empty,
-    /// An event asks for a partition that does not exist.
-    #[error(transparent)]
-    Partition(#[from] PartitionNotFound),
-    /// A record cannot be encoded.
-    #[error(transparent)]
-    Record(#[from] RecordTooLarge),
-    /// The key was used for another request.
-    #[error("idempotency key `{key}` was used with another payload")]
-    PayloadMismatch {
-        /// The key.
-        key: String,
-    },
-    /// Another request with the same key is not answered yet.
-    #[error("a request with idempotency key `{key}` is under way")]
-    InFlight {
-        /// The key.
-        key: String,
-    },
-    /// Events were rejected; nothing is stored.
-    #[error("{} of {count} events are rejected; nothing was stored", rejected.len())]
-    Rejected {
-        /// Which, and why.
-        rejected: Vec<Refusal>,
-        /// How many events there are.
-        count: usize,
-    },
-    /// A stage broke, and its policy is to refuse.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-    /// A stage breaks so often that it is paused.
-    #[error("{who} is paused, since it failed too often: {}", paused.reason)]
-    Paused {
-        /// Which stage.
-        who: Who,
-        /// Until when, and why.
-        paused: Paused,
-    },
-    /// Routes lead an event to too many topics.
-    #[error("routes lead event `{index}` to more than {max} topics")]
-    TooManyTargets {
-        /// The event's place in the request, from 0.
-        index: u32,
-        /// The limit.
-        max: usize,
-    },
-    /// The store refused the write; or does not know, see [`CommitError::Unknown`].
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The store could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// What a publisher is made of.
@@ -481,15 +421,6 @@ impl PublishRequest<'_> {
     /// The answer that was given first.
     fn again(&self, receipt: &Receipt) -> Result<Published, PublishError> {
         Published::again(receipt, self.identity.as_ref(), self.topic(), self.count())
-    }
-}
-
-impl From<BoundError> for PublishError {
-    fn from(error: BoundError) -> Self {
-        match error {
-            BoundError::Fault(fault) => Self::Fault(fault),
-            BoundError::Paused { who, paused } => Self::Paused { who, paused },
-        }
     }
 }
 

@@ -192,8 +192,10 @@ mod tests {
                 "memory": 67_108_864, "memory_max": 268_435_456,
             },
             "versions": [
-                { "version": 1, "digest": "sha256:aa", "size": 1_024, "roles": ["validate"], "created_at": "T1" },
-                { "version": 2, "digest": "sha256:bb", "size": 2_048, "roles": ["validate"], "created_at": "T2" },
+                { "version": 1, "digest": "sha256:aa", "size": 1_024, "roles": ["validate"],
+                  "created_at": "T1" },
+                { "version": 2, "digest": "sha256:bb", "size": 2_048, "roles": ["validate"],
+                  "created_at": "T2" },
             ],
             "bound": ["validate/order.*", "route/r1"],
             "paused": [],

@@ -38,13 +38,8 @@ pub(super) fn of_publish(error: &PublishError) -> Told {
         }
         PublishError::Fault(fault) => of_fault(fault),
         PublishError::Paused { who, paused } => {
-            let code = match who {
-                Who::Plugin(_) => "plugin-paused",
-                Who::Route(_) => "route-paused",
-            };
-            let mut details = of_who(who);
-            details["reason"] = paused.reason.as_str().into();
-            unavailable(code).with(details).retry_after(paused.retry_after).of_guest()
+            let details = of_who(who, "reason", &paused.reason);
+            unavailable("plugin-paused").with(details).retry_after(paused.retry_after).of_guest()
         }
         PublishError::TooManyTargets { index, max } => too_large("route_targets", *max)
             .with(json!({ "limit": "route_targets", "max": max, "index": index })),
@@ -60,8 +55,7 @@ fn of_fault(fault: &Fault) -> Told {
         Who::Plugin(_) => format!("plugin-{word}"),
         Who::Route(_) => format!("route-{word}"),
     };
-    let mut details = of_who(&fault.who);
-    details["cause"] = word.into();
+    let details = of_who(&fault.who, "cause", word);
     match fault.cause {
         Cause::Busy => Told::new(StatusCode::SERVICE_UNAVAILABLE, code)
             .with(details)
@@ -84,12 +78,14 @@ fn of_fault(fault: &Fault) -> Told {
     }
 }
 
-fn of_who(who: &Who) -> Value {
+/// Whose fault it is, and something more about it.
+fn of_who(who: &Who, name: &str, value: &str) -> Value {
     match who {
         Who::Plugin(plugin) => {
-            json!({ "plugin": { "name": plugin.name.as_str(), "version": plugin.version } })
+            let plugin = json!({ "name": plugin.name.as_str(), "version": plugin.version });
+            json!({ "plugin": plugin, name: value })
         }
-        Who::Route(name) => json!({ "route": name.as_str() }),
+        Who::Route(route) => json!({ "route": route.as_str(), name: value }),
     }
 }
 
@@ -117,6 +113,7 @@ pub(super) fn of_registry(error: &RegistryError) -> Told {
 
 pub(super) fn of_pipeline(error: &PipelineError) -> Told {
     match error {
+        PipelineError::Topic(error) => of_catalog(error),
         PipelineError::Binding(error) => of_field(error.field),
         PipelineError::Route(error) => of_field(error.field),
         PipelineError::RoleNotExported { role, .. } => {

@@ -6,6 +6,7 @@ mod consume;
 mod describe;
 mod plugins;
 mod publish;
+mod routes;
 mod sockets;
 mod topics;
 

@@ -1,4 +1,4 @@
-//! Plugins, bindings, routes and schemas over HTTP, with real components.
+//! Plugins and bindings over HTTP, with real components.
 
 use std::time::Duration;
 
@@ -6,64 +6,64 @@ use serde_json::{Value, json};
 
 use super::{Answer, Server, places};
 
-const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
-const GOOD: &str = r#"{"orderId":"1","total":2}"#;
-const BAD: &str = r#"{"total":2}"#;
+pub(super) const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
+pub(super) const GOOD: &str = r#"{"orderId":"1","total":2}"#;
+pub(super) const BAD: &str = r#"{"total":2}"#;
 
 impl Server {
     /// Uploads a component that is committed, under the name of its file.
-    async fn upload(&self, component: &str) -> Answer {
+    pub(super) async fn upload(&self, component: &str) -> Answer {
         self.upload_as(component, component).await
     }
 
-    async fn upload_as(&self, name: &str, component: &str) -> Answer {
+    pub(super) async fn upload_as(&self, name: &str, component: &str) -> Answer {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-examples/built");
         let bytes = std::fs::read(format!("{folder}/{component}.wasm")).unwrap();
         self.upload_bytes(name, bytes).await
     }
 
-    async fn upload_bytes(&self, name: &str, bytes: Vec<u8>) -> Answer {
+    pub(super) async fn upload_bytes(&self, name: &str, bytes: Vec<u8>) -> Answer {
         let headers = [("content-type", "application/wasm")];
         self.call_with(&format!("PUT /plugins/{name}"), &headers, bytes).await
     }
 
     /// Binds one plugin, with further fields.
-    async fn bind(&self, place: &str, plugin: &str, more: Value) -> Answer {
+    pub(super) async fn bind(&self, place: &str, plugin: &str, more: Value) -> Answer {
         let mut binding = json!({ "plugin": plugin });
         binding.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         self.call(&format!("PUT /bindings/{place}"), json!({ "bindings": [binding] })).await
     }
 
     /// Uploads a component and binds it to `t`.
-    async fn bound(&self, role: &str, component: &str, more: Value) {
+    pub(super) async fn bound(&self, role: &str, component: &str, more: Value) {
         assert_eq!(self.upload(component).await.status, 201);
         let bound = self.bind(&format!("{role}/t"), component, more).await;
         assert_eq!(bound.status, 200, "{}", bound.text);
     }
 
-    async fn produce(&self, value: &str) -> Answer {
+    pub(super) async fn produce(&self, value: &str) -> Answer {
         let body = format!("{{\"value\":{value}}}");
         let headers = [("content-type", "application/json")];
         self.call_with("POST /topics/t/produce", &headers, body).await
     }
 
-    async fn by_type(&self, lines: &str) -> Answer {
+    pub(super) async fn by_type(&self, lines: &str) -> Answer {
         self.call_with("POST /events", NDJSON, lines.to_owned()).await
     }
 
-    async fn make(&self, topic: &str, partitions: u32) {
+    pub(super) async fn make(&self, topic: &str, partitions: u32) {
         let made = json!({ "name": topic, "partitions": partitions });
         assert_eq!(self.call("POST /topics", made).await.status, 201);
     }
 
     /// The values of a topic's partition.
-    async fn values(&self, topic: &str, partition: u32) -> Vec<Value> {
+    pub(super) async fn values(&self, topic: &str, partition: u32) -> Vec<Value> {
         let path = format!("/topics/{topic}/partitions/{partition}/records?offset=0&limit=1000");
         places(&self.get(&path).await).into_iter().map(|(_, _, value)| value).collect()
     }
 }
 
-fn lines(values: &[&str]) -> String {
+pub(super) fn lines(values: &[&str]) -> String {
     values.iter().map(|value| format!("{{\"value\":{value}}}\n")).collect()
 }
 
@@ -375,160 +375,6 @@ async fn a_repeat_gets_the_whole_answer_with_copies_and_rejections() {
 }
 
 #[tokio::test]
-async fn copies_are_stored_with_their_original_and_follow_further_routes_once() {
-    let server = Server::start().await;
-    for topic in ["a", "b", "c"] {
-        server.make(topic, 1).await;
-    }
-    // A circle: each topic gets one copy all the same.
-    for (name, from, to) in [("1", "a", "b"), ("2", "b", "c"), ("3", "c", "a"), ("4", "*", "c")] {
-        let route = json!({ "match": from, "to": [to] });
-        assert_eq!(server.call(&format!("PUT /routes/{name}"), route).await.status, 200);
-    }
-    let answer = server.call("POST /topics/a/produce", json!({ "value": 1 })).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    for topic in ["a", "b", "c"] {
-        assert_eq!(server.values(topic, 0).await, [json!(1)], "{topic}");
-    }
-}
-
-#[tokio::test]
-async fn an_event_that_a_target_refuses_is_stored_nowhere() {
-    let server = Server::start().await;
-    server.make("a", 1).await;
-    server.topic(1).await;
-    server.bound("validate", "validate-order", json!({})).await;
-    server.call("PUT /routes/r", json!({ "match": "a", "to": ["t"] })).await;
-    let lines = lines(&[BAD, GOOD]);
-    let refused = server.call_with("POST /topics/a/events", NDJSON, lines.clone()).await;
-    assert_eq!(refused.json()["error"]["rejected"][0]["topic"], "t", "{}", refused.text);
-    let partial = server.call_with("POST /topics/a/events?on_reject=partial", NDJSON, lines).await;
-    assert_eq!(partial.json()["count"], 1);
-    assert_eq!((server.values("a", 0).await.len(), server.values("t", 0).await.len()), (1, 1));
-}
-
-#[tokio::test]
-async fn a_route_to_a_missing_topic_follows_its_policy() {
-    let server = Server::start().await;
-    server.topic(1).await;
-    for (policy, status) in [("reject", 502), ("dead-letter", 202), ("skip", 200)] {
-        let route = json!({ "match": "t", "to": ["missing"], "on_fault": policy });
-        assert_eq!(server.call("PUT /routes/r", route).await.status, 200);
-        let answer = server.produce("1").await;
-        assert_eq!(answer.status.as_u16(), status, "{policy}: {}", answer.text);
-        if policy == "reject" {
-            assert_eq!(answer.error().1, "route-missing-target");
-            assert_eq!(answer.json()["error"]["route"], "r");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_routing_plugin_may_name_only_what_its_route_allows() {
-    let server = Server::start().await;
-    server.topic(1).await;
-    server.make("from.jfk", 1).await;
-    server.upload("route-by-content").await;
-    let config = json!({ "field": "o", "topics": { "JFK": "from.jfk", "X": "secret" } });
-    let plugin = json!({ "plugin": "route-by-content", "config": config });
-    let route = json!({ "match": "t", "to": ["from.*"], "plugin": plugin });
-    assert_eq!(server.call("PUT /routes/r", route).await.status, 200);
-    assert_eq!(server.produce(r#"{"o":"JFK"}"#).await.status, 200);
-    assert_eq!(server.values("from.jfk", 0).await.len(), 1);
-    let refused = server.produce(r#"{"o":"X"}"#).await;
-    assert_eq!(refused.error(), (502, "plugin-answer".to_owned()));
-    assert_eq!(server.produce(r#"{"o":"nowhere"}"#).await.status, 200);
-}
-
-#[tokio::test]
-async fn routes_are_checked() {
-    let server = Server::start().await;
-    server.upload("validate-order").await;
-    let cases = [
-        (json!({ "match": "a", "to": [] }), "invalid-to"),
-        (json!({ "match": "a", "to": ["b.*"] }), "invalid-to"),
-        (json!({ "match": "a", "to": ["_dead-letter"] }), "invalid-to"),
-        (json!({ "match": "a.***", "to": ["b"] }), "invalid-match"),
-        (json!({ "to": ["b"] }), "invalid-match"),
-        (
-            json!({ "match": "a", "to": ["b"], "plugin": { "plugin": "validate-order" } }),
-            "role-not-exported",
-        ),
-    ];
-    for (route, code) in cases {
-        let refused = server.call("PUT /routes/r", route.clone()).await;
-        assert_eq!(refused.error(), (400, code.to_owned()), "{route}");
-    }
-    assert_eq!(server.get("/routes/r").await.error(), (404, "route-not-found".to_owned()));
-}
-
-#[tokio::test]
-async fn events_go_to_the_topics_of_their_types_and_strays_are_kept() {
-    let server = Server::start().await;
-    server.topic(1).await;
-    server.make("copy", 1).await;
-    server.call("PUT /routes/r", json!({ "match": "only.routed", "to": ["copy"] })).await;
-    let lines = [
-        r#"{"type":"t","value":1}"#,
-        r#"{"type":"only.routed","value":2}"#,
-        r#"{"type":"nowhere","value":3}"#,
-        r#"{"type":"no name!","value":4}"#,
-        r#"{"type":"_dead-letter","value":5}"#,
-    ];
-    let answer = server.by_type(&lines.join("\n")).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let json = answer.json();
-    assert_eq!((&json["count"], &json["unrouted"]), (&json!(5), &json!(3)));
-    let topics: Vec<_> = json["topics"].as_array().unwrap().iter().map(|t| &t["topic"]).collect();
-    assert_eq!(topics, ["copy", "t", "_unrouted"]);
-    assert_eq!(server.values("copy", 0).await, [json!(2)]);
-    assert_eq!(server.values("_unrouted", 0).await, [json!(3), json!(4), json!(5)]);
-    let untyped = server.by_type("{\"value\":1}").await;
-    assert_eq!(untyped.error(), (400, "malformed-event".to_owned()));
-    assert_eq!(untyped.json()["error"]["field"], "type");
-}
-
-#[tokio::test]
-async fn cloud_events_are_routed_by_type_too() {
-    let server = Server::start().await;
-    server.topic(1).await;
-    let event =
-        json!({ "specversion": "1.0", "id": "7", "source": "s", "type": "t", "data": { "a": 1 } });
-    let headers = [("content-type", "application/cloudevents-batch+json")];
-    let answer = server.call_with("POST /events", &headers, json!([event]).to_string()).await;
-    assert_eq!(answer.json()["topics"][0]["topic"], "t", "{}", answer.text);
-}
-
-#[tokio::test]
-async fn a_schema_holds_with_its_topic_and_has_versions() {
-    let server = Server::start().await;
-    server.topic(1).await;
-    let schema = json!({ "type": "object", "required": ["id"] });
-    assert_eq!(server.call("PUT /topics/t/schema", schema.clone()).await.json()["version"], 1);
-    assert_eq!(server.call("PUT /topics/t/schema", schema).await.json()["version"], 1);
-    let refused = server.produce("{}").await;
-    assert_eq!(refused.error(), (400, "events-rejected".to_owned()));
-    assert_eq!(refused.json()["error"]["rejected"][0].get("plugin"), None);
-    assert_eq!(server.produce(r#"{"id":1}"#).await.status, 200);
-    assert_eq!(server.call("PUT /topics/t/schema", json!(true)).await.json()["version"], 2);
-    assert_eq!(server.produce("{}").await.status, 200);
-    let broken = server.call("PUT /topics/t/schema", json!({ "$ref": "http://x/y" })).await;
-    assert_eq!(broken.error(), (400, "invalid-schema".to_owned()));
-    assert_eq!(broken.json()["error"]["path"], "/$ref");
-    assert_eq!(server.call("DELETE /topics/t/schema", Value::Null).await.status, 204);
-    assert_eq!(server.get("/topics/t/schema").await.error(), (404, "schema-not-found".to_owned()));
-    assert_eq!(
-        server.get("/topics/t/schema/versions").await.json()["versions"][2]["schema"],
-        Value::Null
-    );
-    // Made again under the same name, the topic starts without one.
-    server.call("PUT /topics/t/schema", json!(false)).await;
-    server.call("DELETE /topics/t", Value::Null).await;
-    server.topic(1).await;
-    assert_eq!(server.produce("{}").await.status, 200);
-}
-
-#[tokio::test]
 async fn a_dry_run_stores_nothing_and_says_what_would_differ() {
     let server = Server::start().await;
     server.topic(1).await;
@@ -587,20 +433,45 @@ async fn figures_and_logs_can_be_seen() {
 }
 
 #[tokio::test]
-async fn too_many_targets_are_refused() {
+async fn a_trial_takes_events_byte_for_byte_and_says_where_one_is_malformed() {
+    let server = Server::start().await;
+    server.upload("pass-through").await;
+    let json = [("content-type", "application/json")];
+    let call = "POST /plugins/pass-through/try";
+    let body = r#"{"topic":"t","role":"validate","events":[{"value":1e999}]}"#;
+    let answer = server.call_with(call, &json, body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let body = r#"{   "topic":"t",   "role":"validate", "events":  [ {"value":1}, {"valu":1}]}"#;
+    let refused = server.call_with(call, &json, body).await;
+    let expected = body.find(r#""valu""#).unwrap();
+    assert_eq!(refused.json()["error"]["byte"], expected, "{}", refused.text);
+}
+
+#[tokio::test]
+async fn what_is_bound_and_printed_is_not_for_those_who_only_publish() {
     let server = Server::start().await;
     server.topic(1).await;
-    let names: Vec<String> = (0..33).map(|n| format!("c{n}")).collect();
-    for name in &names {
-        server.make(name, 1).await;
+    server.bound("validate", "pass-through", json!({})).await;
+    let publisher = server.key(&["publish", "consume"]).await;
+    for path in ["/bindings", "/bindings/validate/t", "/routes", "/plugins/pass-through/logs"] {
+        let refused = server.call_as(&publisher, &format!("GET {path}"), Value::Null).await;
+        assert_eq!(refused.error(), (403, "missing-scope".to_owned()), "{path}");
     }
-    // The topic itself counts: 31 copies are as many as there may be.
-    for (name, to) in [("a", &names[..16]), ("b", &names[16..31])] {
-        server.call(&format!("PUT /routes/{name}"), json!({ "match": "t", "to": to })).await;
+    let figures = server.call_as(&publisher, "GET /plugins/pass-through/stats", Value::Null).await;
+    assert_eq!(figures.status, 200);
+}
+
+#[tokio::test]
+async fn a_list_that_was_unbound_is_gone_but_for_its_revisions() {
+    let server = Server::start().await;
+    server.upload("pass-through").await;
+    server.bind("validate/t", "pass-through", json!({})).await;
+    assert_eq!(server.call("DELETE /bindings/validate/t", Value::Null).await.status, 204);
+    for call in ["DELETE /bindings/validate/t", "POST /bindings/validate/t/rollback"] {
+        let gone = server.call(call, Value::Null).await;
+        assert_eq!(gone.error(), (404, "bindings-not-found".to_owned()), "{call}");
     }
-    assert_eq!(server.produce("1").await.status, 200);
-    server.call("PUT /routes/c", json!({ "match": "t", "to": &names[31..] })).await;
-    let refused = server.produce("1").await;
-    assert_eq!(refused.error(), (413, "too-large".to_owned()));
-    assert_eq!(refused.json()["error"]["limit"], "route_targets");
+    assert_eq!(server.get("/bindings").await.json(), json!({ "bindings": [] }));
+    let again = server.bind("validate/t", "pass-through", json!({})).await;
+    assert_eq!(again.json()["revision"], 3, "an old revision never matches");
 }
