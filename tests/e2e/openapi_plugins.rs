@@ -254,7 +254,9 @@ async fn routes_are_as_the_document_says() {
         "on_fault": "dead-letter",
     });
     checked.call(at("PUT"), Some(chosen), 200).await;
-    checked.call(at("GET"), None, 200).await;
+    let route = checked.call(at("GET"), None, 200).await.body;
+    let again = checked.call(at("PUT"), Some(route.clone()), 200).await;
+    assert_eq!(again.body, route, "what was read can be put back");
     checked.call(("GET", "/projects/{project}/routes", "/routes"), None, 200).await;
     let with = |plugin: Value| json!({"match": "order", "to": ["audit"], "plugin": plugin});
     let refused = [

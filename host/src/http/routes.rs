@@ -53,7 +53,13 @@ pub(crate) async fn put(
     let plugin = match plugin {
         // The route's own `on_fault` holds for its plugin, too.
         Some(fields) => {
-            Some(Binding { on_fault, ..binding_of(&app, &caller.project, fields).await? })
+            let is_given = fields.has("on_fault");
+            let binding = binding_of(&app, &caller.project, fields).await?;
+            if is_given && binding.on_fault != on_fault {
+                let message = "its `on_fault` differs from the route's, which holds for it, too";
+                return Err(ApiError::invalid("plugin", message));
+            }
+            Some(Binding { on_fault, ..binding })
         }
         None => None,
     };
