@@ -28,10 +28,9 @@ fn fields_have_to_be_there_and_not_null() {
     let names = ["a".to_owned(), "b".to_owned()].to_vec();
     let validate = |value: &str| validate(&names, &Event::from_value(value.as_bytes()));
     assert_eq!(validate(r#"{"a":0,"b":""}"#), Verdict::Accept);
-    for (value, reason) in [
-        (r#"{"a":1}"#, "field `b` is missing"),
-        (r#"{"a":null,"b":1}"#, "field `a` is missing"),
-    ] {
+    for (value, reason) in
+        [(r#"{"a":1}"#, "field `b` is missing"), (r#"{"a":null,"b":1}"#, "field `a` is missing")]
+    {
         assert_eq!(validate(value), Verdict::Reject(reason.to_owned()));
     }
     assert!(matches!(validate("[1]"), Verdict::Reject(_)));
