@@ -5,9 +5,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use async_trait::async_trait;
 use stream_storage::Partition;
 
 use crate::event::Event;
+use crate::stage::{self, Context, Fault};
 
 /// An event asks for a partition that its topic does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,17 +35,6 @@ impl RoundRobin {
     }
 }
 
-/// What is known of where an event wants to go.
-#[derive(Debug, Clone, Copy)]
-pub struct Wish<'a> {
-    /// The event's place in its request, from 0.
-    pub index: usize,
-    /// The partition that was asked for.
-    pub partition: Option<u32>,
-    /// Its key.
-    pub key: Option<&'a str>,
-}
-
 /// The partition of each of `events`, in their order.
 ///
 /// Events with neither a partition nor a key all go to one partition, so that a batch of them is
@@ -57,39 +48,46 @@ pub fn place(
     partitions: u32,
     round_robin: &RoundRobin,
 ) -> Result<Vec<Partition>, PartitionNotFound> {
-    place_all(wishes(events), partitions, round_robin)
-}
-
-fn wishes<'a>(events: &'a [Event<'_>]) -> impl Iterator<Item = Wish<'a>> + Clone {
-    events.iter().enumerate().map(|(index, event)| Wish {
-        index,
-        partition: event.partition,
-        key: event.key.as_deref(),
-    })
-}
-
-/// As [`place`], of events of which only the wishes are known.
-///
-/// # Errors
-///
-/// As [`place`].
-pub fn place_all<'a>(
-    wishes: impl Iterator<Item = Wish<'a>> + Clone,
-    partitions: u32,
-    round_robin: &RoundRobin,
-) -> Result<Vec<Partition>, PartitionNotFound> {
-    let missing = |wish: Wish<'a>| wish.partition.filter(|&partition| partition >= partitions);
-    let missing = wishes.clone().find_map(|wish| Some((wish.index, missing(wish)?)));
-    if let Some((index, partition)) = missing {
-        return Err(PartitionNotFound { index, partition, partitions });
-    }
+    let wish = |(index, event): (usize, &Event<'_>)| Some((index, event.partition?));
+    check(events.iter().enumerate().filter_map(wish), partitions)?;
     let mut turn = None;
-    let mut place_one = |wish: Wish<'_>| match (wish.partition, wish.key) {
+    let mut place_one = |event: &Event<'_>| match (event.partition, &event.key) {
         (Some(partition), _) => Partition(partition),
         (None, Some(key)) => partition_for_key(key.as_bytes(), partitions),
         (None, None) => *turn.get_or_insert_with(|| round_robin.take_turn(partitions)),
     };
-    Ok(wishes.map(&mut place_one).collect())
+    Ok(events.iter().map(&mut place_one).collect())
+}
+
+/// Checks partitions that events ask for, each with the event's place in its request.
+///
+/// # Errors
+///
+/// One does not exist.
+pub fn check(
+    mut asked: impl Iterator<Item = (usize, u32)>,
+    partitions: u32,
+) -> Result<(), PartitionNotFound> {
+    match asked.find(|(_, partition)| *partition >= partitions) {
+        Some((index, partition)) => Err(PartitionNotFound { index, partition, partitions }),
+        None => Ok(()),
+    }
+}
+
+/// The built-in partitioner: the hash of the key, or the batch's turn.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyHash<'t>(pub &'t RoundRobin);
+
+#[async_trait]
+impl stage::Partition for KeyHash<'_> {
+    async fn partition(&self, context: &Context, events: &[&Event<'_>]) -> Result<Vec<u32>, Fault> {
+        let mut turn = None;
+        let mut place_one = |event: &Event<'_>| match &event.key {
+            Some(key) => partition_for_key(key.as_bytes(), context.partitions).0,
+            None => *turn.get_or_insert_with(|| self.0.take_turn(context.partitions).0),
+        };
+        Ok(events.iter().map(|event| place_one(event)).collect())
+    }
 }
 
 /// The partition of `key` among `partitions`, of which there is at least one: the same that Kafka's
@@ -205,5 +203,16 @@ mod tests {
             prop_assert!(placed.0 < partitions);
             prop_assert_eq!(placed, partition_for_key(&key, partitions));
         }
+    }
+
+    #[tokio::test]
+    async fn the_built_in_stage_places_events_as_a_batch_without_plugins_is() {
+        let events = [keyed("a"), Event::default(), keyed("b"), Event::default(), keyed("a")];
+        let placed = place(&events, 7, &RoundRobin::default()).unwrap();
+        let context = Context { topic: crate::name::TopicName::parse("t").unwrap(), partitions: 7 };
+        let turns = RoundRobin::default();
+        let refs: Vec<_> = events.iter().collect();
+        let chosen = stage::Partition::partition(&KeyHash(&turns), &context, &refs).await.unwrap();
+        assert_eq!(chosen, placed.iter().map(|partition| partition.0).collect::<Vec<_>>());
     }
 }

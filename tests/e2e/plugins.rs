@@ -173,6 +173,36 @@ async fn versions_are_switched_under_load_and_each_event_passes_exactly_one() {
     assert_eq!((used.len(), switches), (VERSIONS, 2 * VERSIONS));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_is_unbound_and_deleted_under_load_without_an_error() {
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let client = server.client();
+    client.call_with("POST", "/topics", json!({ "name": "t" })).await.ok();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut publishers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (client, is_over) = (client.clone(), Arc::clone(&is_over));
+        publishers.spawn(async move {
+            let mut published = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                client.publish("t", "{\"value\":1}\n".repeat(10)).await.ok();
+                published += 10;
+            }
+            published
+        });
+    }
+    for _ in 0..8 {
+        client.upload("/plugins/p", component("pass-through")).await.ok();
+        client.bind("/bindings/validate/t", json!({ "plugin": "p", "timeout_ms": 3_000 })).await;
+        assert_eq!(client.call("DELETE", "/bindings/validate/t").await.status, 204);
+        assert_eq!(client.call("DELETE", "/plugins/p").await.status, 204);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let published: usize = publishers.join_all().await.into_iter().sum();
+    assert_eq!(client.records("t", 0, 0).await.len(), published);
+}
+
 #[tokio::test]
 async fn a_kill_during_an_upload_leaves_a_whole_plugin_or_none() {
     let data = tempfile::tempdir().unwrap();

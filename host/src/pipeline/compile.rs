@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::binding::{Binding, BindingList};
 use super::bound::Bound;
 use super::pipelines::PipelinesParts;
-use super::route::RouteConfig;
+use super::route::{FixedTopics, RouteConfig};
 use super::{Pipeline, PlannedRoute};
 use crate::event::Event;
 use crate::name::TopicName;
@@ -108,10 +108,15 @@ impl Compiler<'_> {
         let router = match plugin {
             Some(binding) => {
                 let used = self.used(&format!("route/{name}"), &binding).await;
-                let binding = Binding { on_fault, ..binding };
-                Some(bound(&binding, &used, used.stage.route()))
+                bound(&Binding { on_fault, ..binding }, &used, used.stage.route())
             }
-            None => None,
+            None => Bound {
+                stage: Arc::new(FixedTopics::new(&to)) as Arc<dyn Route>,
+                who: Who::Route(name.clone()),
+                on_fault,
+                breaker: Arc::new(Breaker::new(self.parts.breaker)),
+                turns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            },
         };
         let route = PlannedRoute { name, pattern, to, router, on_fault };
         self.pipeline.routes.push(Arc::new(route));

@@ -77,8 +77,8 @@ pub struct PlannedRoute {
     pattern: Pattern,
     /// Where copies may go.
     pub to: Vec<Pattern>,
-    /// Chooses among them; if there is none, all of them get one.
-    pub router: Option<Bound<dyn Route>>,
+    /// Chooses among them.
+    pub router: Bound<dyn Route>,
     /// What a missing target does.
     pub on_fault: OnFault,
 }
@@ -94,11 +94,6 @@ impl Plan {
 }
 
 impl PlannedRoute {
-    /// The topics of a route that chooses none: all that it names.
-    pub fn topics(&self) -> impl Iterator<Item = TopicName> + '_ {
-        self.to.iter().filter_map(Pattern::as_topic)
-    }
-
     /// Whether a copy may go to this topic.
     pub fn may_reach(&self, topic: &TopicName) -> bool {
         self.to.iter().any(|pattern| pattern.matches(topic))

@@ -1,12 +1,14 @@
 //! A pattern's further topics.
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use stream_storage::StoreError;
 
 use super::binding::{Binding, StoredBinding};
-use crate::name::RouteName;
+use crate::event::Event;
+use crate::name::{RouteName, TopicName};
 use crate::pattern::Pattern;
-use crate::stage::OnFault;
+use crate::stage::{Context, Fault, OnFault, Route};
 
 /// Targets of one event, by all routes together: each is a copy.
 pub(crate) const TARGETS_MAX: usize = 32;
@@ -66,6 +68,27 @@ impl RouteConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// The built-in router: every event goes to all topics that its route names.
+#[derive(Debug)]
+pub(super) struct FixedTopics(Vec<TopicName>);
+
+impl FixedTopics {
+    pub(super) fn new(to: &[Pattern]) -> Self {
+        Self(to.iter().filter_map(Pattern::as_topic).collect())
+    }
+}
+
+#[async_trait]
+impl Route for FixedTopics {
+    async fn route(
+        &self,
+        _: &Context,
+        events: &[&Event<'_>],
+    ) -> Result<Vec<Vec<TopicName>>, Fault> {
+        Ok(events.iter().map(|_| self.0.clone()).collect())
     }
 }
 

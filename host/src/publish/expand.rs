@@ -158,8 +158,8 @@ impl<'a, 'e> Expansion<'a, 'e> {
                     self.pending.push_back((topic, indices));
                 }
                 Some((cause, message)) => {
-                    let who = match &route.router {
-                        Some(router) if cause == Cause::Answer => router.who.clone(),
+                    let who = match cause {
+                        Cause::Answer => route.router.who.clone(),
                         _ => Who::Route(route.name.clone()),
                     };
                     let fault = Arc::new(Fault { who, cause, message });
@@ -182,10 +182,7 @@ impl<'a, 'e> Expansion<'a, 'e> {
         route: &PlannedRoute,
         fates: &mut Fates,
     ) -> Result<Vec<(u32, Vec<TopicName>)>, PublishError> {
-        let Some(router) = &route.router else {
-            let topics: Vec<TopicName> = route.topics().collect();
-            return Ok(indices.iter().map(|index| (*index, topics.clone())).collect());
-        };
+        let router = &route.router;
         let partitions = self.topics.get(from).and_then(Option::as_ref);
         let partitions = partitions.map_or(0, |topic| topic.config.partitions);
         let context = Context { topic: from.clone(), partitions };

@@ -12,10 +12,11 @@ use crate::decode;
 use crate::event::Event;
 use crate::limit::Limits;
 use crate::name::TopicName;
-use crate::partition::{self, Wish};
+use crate::partition::{self, KeyHash};
 use crate::pipeline::{Bound, Plan};
 use crate::stage::{
-    Cause, Change, Context, Fault, OnFault, PluginRef, Transform, Validate, Verdict, Who,
+    Cause, Change, Context, Fault, OnFault, Partition as _, PluginRef, Transform, Validate,
+    Verdict, Who,
 };
 use crate::topic::Topic;
 
@@ -89,17 +90,19 @@ impl<'a, 'e> Passed<'a, 'e> {
         if let Some(partitioner) = &plan.partitioner {
             self.partition(partitioner, &context, stages, fates).await?;
         }
-        Ok(())
+        // What nobody has chosen: all of it, or what a plugin was skipped for.
+        self.partition_by_key(&context).await
     }
 
-    /// The partition of each event, in their order.
+    /// The partition of each event, in their order, once they have passed.
     pub(super) fn places(&self) -> Result<Vec<Partition>, PublishError> {
-        let wishes = self.staged.iter().map(|staged| Wish {
-            index: staged.index as usize,
-            partition: staged.partition,
-            key: staged.event.key.as_deref(),
-        });
-        Ok(partition::place_all(wishes, self.topic.config.partitions, &self.topic.turn)?)
+        let asked = self
+            .staged
+            .iter()
+            .filter_map(|staged| Some((staged.index as usize, staged.partition?)));
+        partition::check(asked, self.topic.config.partitions)?;
+        let place = |staged: &Staged<'_, '_>| Partition(staged.partition.unwrap_or_default());
+        Ok(self.staged.iter().map(place).collect())
     }
 
     /// Drops events that were refused, here or elsewhere.
@@ -184,6 +187,20 @@ impl<'a, 'e> Passed<'a, 'e> {
             }
         }
         self.keep_open(fates);
+        Ok(())
+    }
+}
+
+impl Passed<'_, '_> {
+    async fn partition_by_key(&mut self, context: &Context) -> Result<(), PublishError> {
+        let topic = Arc::clone(&self.topic);
+        let mut free: Vec<_> =
+            self.staged.iter_mut().filter(|staged| staged.partition.is_none()).collect();
+        let events: Vec<&Event<'_>> = free.iter().map(|staged| &*staged.event).collect();
+        let chosen = KeyHash(&topic.turn).partition(context, &events).await?;
+        for (staged, partition) in free.iter_mut().zip(chosen) {
+            staged.partition = Some(partition);
+        }
         Ok(())
     }
 }

@@ -9,8 +9,8 @@
 //! | `breaker` | pauses a stage that mostly breaks |
 //! | `schema` | the built-in validator: JSON Schema |
 //!
-//! The built-in partitioner is [`partition::place`](crate::partition::place), the built-in router the
-//! list of topics that a route names.
+//! The built-in partitioner is [`partition::KeyHash`](crate::partition::KeyHash), the built-in router
+//! that of a route without a plugin.
 
 mod breaker;
 mod fault;
