@@ -106,7 +106,10 @@ fn resident_bytes(server: &Server) -> usize {
 async fn bind(client: &Client, project: &str, plugin: &str) {
     let base = format!("/projects/{project}");
     client.upload(&format!("{base}/plugins/{plugin}"), component(plugin)).await.ok();
-    client.bind(&format!("{base}/bindings/validate/t"), json!({ "plugin": plugin })).await;
+    // Taking 64 MiB may take longer than a call may.
+    let memory = if plugin == "eat-memory" { 8 << 20 } else { 64 << 20 };
+    let binding = json!({ "plugin": plugin, "memory": memory });
+    client.bind(&format!("{base}/bindings/validate/t"), binding).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
