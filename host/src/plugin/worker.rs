@@ -1,13 +1,18 @@
 //! Threads on which guests run, apart from those of the async runtime: a guest that does not give
 //! back its thread holds up nobody but those who wait for a plugin, too.
 //!
-//! Projects take turns, and none may have all threads.
+//! Projects take turns, and none may have all threads. One whose guests take much of the processor is
+//! served by threads of low priority: on an idle machine it loses nothing, and beside others it gets
+//! what they leave. The operating system divides the rest, publishing without plugins included.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
+use rustix::time::ClockId;
 use stream_storage::ProjectName;
 
+use super::guest::clock;
 use crate::lock::lock;
 
 /// Calls of one project that may wait: about what its connections can bring.
@@ -15,6 +20,16 @@ const QUEUE_MAX: usize = 1_024;
 
 /// A guest's stack is part of its thread's.
 const THREAD_STACK_BYTES: usize = 4 << 20;
+
+/// A project is heavy whose guests take more than this share of one processor.
+const HEAVY_SHARE: f64 = 0.5;
+/// Over about this time.
+const LOAD_SECONDS: f64 = 1.0;
+/// How much the threads of heavy projects step back: beside one of usual priority they get a tenth.
+const HEAVY_NICE: i32 = 10;
+
+/// Projects whose load is remembered before those that are idle are forgotten.
+const PROJECTS_KEPT: usize = 1_000;
 
 /// A call that waits for a thread.
 type Job = Box<dyn FnOnce() + Send>;
@@ -29,10 +44,20 @@ pub(super) struct Workers {
     shared: Arc<Shared>,
 }
 
+/// Which threads serve a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Lane {
+    #[default]
+    Usual,
+    Heavy,
+}
+
 struct Shared {
+    /// Of each lane.
     threads: usize,
     state: Mutex<State>,
-    changed: Condvar,
+    usual: Condvar,
+    heavy: Condvar,
 }
 
 #[derive(Default)]
@@ -40,22 +65,58 @@ struct State {
     projects: HashMap<ProjectName, OfProject>,
     /// Projects with waiting calls, the next one first.
     turns: VecDeque<ProjectName>,
+    usual: Threads,
+    heavy: Threads,
+    is_over: bool,
+}
+
+#[derive(Default)]
+struct Threads {
     spawned: usize,
     idle: usize,
-    is_over: bool,
 }
 
 #[derive(Default)]
 struct OfProject {
     waiting: VecDeque<Job>,
     running: usize,
+    lane: Lane,
+    load: Load,
+}
+
+/// The processor time that a project's guests took lately, in seconds; what is long ago counts less.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    seconds: f64,
+    at: Duration,
+}
+
+impl Load {
+    fn decayed(self, now: Duration) -> Self {
+        let age = now.saturating_sub(self.at).as_secs_f64();
+        Self { seconds: self.seconds * (-age / LOAD_SECONDS).exp(), at: now }
+    }
+
+    fn plus(self, took: Duration, now: Duration) -> Self {
+        let decayed = self.decayed(now);
+        Self { seconds: decayed.seconds + took.as_secs_f64(), at: now }
+    }
+
+    fn lane(self) -> Lane {
+        if self.seconds > HEAVY_SHARE * LOAD_SECONDS { Lane::Heavy } else { Lane::Usual }
+    }
 }
 
 impl Workers {
-    /// Up to so many threads, at least 2; each is spawned when there is something to do.
+    /// Up to so many threads, at least 2, and as many for heavy projects; each is spawned when there
+    /// is something to do.
     pub(super) fn new(threads: usize) -> Self {
-        let shared =
-            Shared { threads: threads.max(2), state: Mutex::default(), changed: Condvar::new() };
+        let shared = Shared {
+            threads: threads.max(2),
+            state: Mutex::default(),
+            usual: Condvar::new(),
+            heavy: Condvar::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -67,29 +128,19 @@ impl Workers {
             return Err(QueueFull);
         }
         of_project.waiting.push_back(job);
+        of_project.lane = of_project.load.decayed(clock(ClockId::Monotonic)).lane();
+        let lane = of_project.lane;
         if of_project.waiting.len() == 1 {
             state.turns.push_back(project.clone());
         }
-        if state.idle == 0 && state.spawned < self.shared.threads {
-            let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new()
-                .name("plugin".to_owned())
-                .stack_size(THREAD_STACK_BYTES)
-                .spawn(move || shared.work());
-            match thread {
-                Ok(_) => state.spawned += 1,
-                Err(error) => {
-                    tracing::error!(%error, "cannot spawn a thread for plugins");
-                    if state.spawned == 0 {
-                        state.projects.remove(project);
-                        state.turns.retain(|other| other != project);
-                        return Err(QueueFull);
-                    }
-                }
+        if let Err(error) = self.shared.wake(&mut state, lane) {
+            tracing::error!(%error, "cannot spawn a thread for plugins");
+            if state.threads(lane).spawned == 0 {
+                state.projects.remove(project);
+                state.turns.retain(|other| other != project);
+                return Err(QueueFull);
             }
         }
-        drop(state);
-        self.shared.changed.notify_one();
         Ok(())
     }
 
@@ -102,41 +153,94 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         lock(&self.shared.state).is_over = true;
-        self.shared.changed.notify_all();
+        self.shared.usual.notify_all();
+        self.shared.heavy.notify_all();
     }
 }
 
 impl Shared {
-    fn work(&self) {
+    /// Has a thread of the lane look for a call: one that is idle, a new one, or else whichever is
+    /// done first.
+    fn wake(self: &Arc<Self>, state: &mut State, lane: Lane) -> std::io::Result<()> {
+        let threads = state.threads(lane);
+        if threads.idle == 0 && threads.spawned < self.threads {
+            Self::spawn(self, lane)?;
+            threads.spawned += 1;
+        } else {
+            self.changed(lane).notify_one();
+        }
+        Ok(())
+    }
+
+    fn spawn(shared: &Arc<Self>, lane: Lane) -> std::io::Result<()> {
+        let shared = Arc::clone(shared);
+        let name = match lane {
+            Lane::Usual => "plugin",
+            Lane::Heavy => "plugin-heavy",
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let work = move || {
+            if lane == Lane::Heavy
+                && let Err(error) = rustix::process::nice(HEAVY_NICE)
+            {
+                tracing::warn!(%error, "heavy plugins run at the usual priority");
+            }
+            shared.work(lane);
+        };
+        thread.stack_size(THREAD_STACK_BYTES).spawn(work).map(drop)
+    }
+
+    fn changed(&self, lane: Lane) -> &Condvar {
+        match lane {
+            Lane::Usual => &self.usual,
+            Lane::Heavy => &self.heavy,
+        }
+    }
+
+    fn work(self: &Arc<Self>, lane: Lane) {
         let mut state = lock(&self.state);
         loop {
             if state.is_over {
                 return;
             }
-            let Some((project, job)) = state.take(self.threads - 1) else {
-                state.idle += 1;
-                state = self.changed.wait(state).unwrap_or_else(|poison| poison.into_inner());
-                state.idle -= 1;
+            let Some((project, job)) = state.take(lane, self.threads - 1) else {
+                state.threads(lane).idle += 1;
+                state = self.changed(lane).wait(state).unwrap_or_else(|poison| poison.into_inner());
+                state.threads(lane).idle -= 1;
                 continue;
             };
             drop(state);
+            let began = clock(ClockId::ThreadCPUTime);
             // Whoever waits for the job hears of a panic by its channel; the thread goes on.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            let took = clock(ClockId::ThreadCPUTime).saturating_sub(began);
             state = lock(&self.state);
-            state.finished(&project);
-            // A project that had as many threads as it may have may go on.
-            self.changed.notify_one();
+            // A project that had as many threads as it may have may go on, perhaps in another lane.
+            if let Some(next) = state.finished(&project, took)
+                && let Err(error) = self.wake(&mut state, next)
+            {
+                tracing::error!(%error, "cannot spawn a thread for heavy plugins");
+                state.projects.entry(project).or_default().lane = lane;
+                self.changed(lane).notify_one();
+            }
         }
     }
 }
 
 impl State {
-    /// The next call of a project that has fewer threads than `threads_max`.
-    fn take(&mut self, threads_max: usize) -> Option<(ProjectName, Job)> {
+    fn threads(&mut self, lane: Lane) -> &mut Threads {
+        match lane {
+            Lane::Usual => &mut self.usual,
+            Lane::Heavy => &mut self.heavy,
+        }
+    }
+
+    /// The next call of a project of this lane that has fewer threads than `threads_max`.
+    fn take(&mut self, lane: Lane, threads_max: usize) -> Option<(ProjectName, Job)> {
         for _ in 0..self.turns.len() {
             let project = self.turns.pop_front()?;
             let Some(of_project) = self.projects.get_mut(&project) else { continue };
-            if of_project.running >= threads_max {
+            if of_project.running >= threads_max || of_project.lane != lane {
                 self.turns.push_back(project);
                 continue;
             }
@@ -150,12 +254,22 @@ impl State {
         None
     }
 
-    fn finished(&mut self, project: &ProjectName) {
-        let Some(of_project) = self.projects.get_mut(project) else { return };
+    /// A call is over. Returns the lane of a project that has more of them.
+    fn finished(&mut self, project: &ProjectName, took: Duration) -> Option<Lane> {
+        let now = clock(ClockId::Monotonic);
+        let of_project = self.projects.get_mut(project)?;
         of_project.running -= 1;
-        if of_project.running == 0 && of_project.waiting.is_empty() {
-            self.projects.remove(project);
+        of_project.load = of_project.load.plus(took, now);
+        of_project.lane = of_project.load.lane();
+        let (lane, has_more) = (of_project.lane, !of_project.waiting.is_empty());
+        if of_project.running == 0 && !has_more && self.projects.len() > PROJECTS_KEPT {
+            // What has been idle for long is light again, whether it is known or not.
+            self.projects.retain(|_, project| {
+                let is_idle = project.running == 0 && project.waiting.is_empty();
+                !is_idle || project.load.decayed(now).seconds > 0.01
+            });
         }
+        has_more.then_some(lane)
     }
 }
 
@@ -197,10 +311,11 @@ mod tests {
         let mut state = State::default();
         for (name, jobs) in [("a", 3), ("b", 1), ("c", 2)] {
             let waiting = (0..jobs).map(|_| Box::new(|| {}) as Job).collect();
-            state.projects.insert(project(name), OfProject { waiting, running: 0 });
+            let of_project = OfProject { waiting, ..OfProject::default() };
+            state.projects.insert(project(name), of_project);
             state.turns.push_back(project(name));
         }
-        let order: Vec<String> = std::iter::from_fn(|| state.take(9))
+        let order: Vec<String> = std::iter::from_fn(|| state.take(Lane::Usual, 9))
             .map(|(project, _)| project.as_str().to_owned())
             .collect();
         assert_eq!(order.concat(), "abcaca");
@@ -226,5 +341,40 @@ mod tests {
         while workers.waiting() > 0 {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_project_is_heavy_while_its_guests_take_much_of_a_processor() {
+        let at = Duration::from_millis;
+        let mut load = Load::default();
+        for call in 0..10 {
+            load = load.plus(at(10), at(100 * call));
+        }
+        assert_eq!(load.lane(), Lane::Usual, "a tenth of a processor");
+        for call in 10..30 {
+            load = load.plus(at(90), at(100 * call));
+        }
+        assert_eq!(load.lane(), Lane::Heavy, "nine tenths");
+        assert_eq!(load.decayed(at(3_200)).lane(), Lane::Heavy);
+        assert_eq!(load.decayed(at(5_000)).lane(), Lane::Usual, "it has calmed down");
+    }
+
+    #[test]
+    fn heavy_calls_are_run_apart_and_all_of_them() {
+        let workers = Workers::new(2);
+        let (done, answers) = mpsc::channel();
+        for _ in 0..40 {
+            let done = done.clone();
+            let spin = move || {
+                let began = clock(ClockId::ThreadCPUTime);
+                while clock(ClockId::ThreadCPUTime) < began + Duration::from_millis(40) {}
+                done.send(std::thread::current().name().map(ToOwned::to_owned)).unwrap();
+            };
+            workers.push(&project("p"), Box::new(spin)).unwrap();
+        }
+        drop(done);
+        let names: Vec<_> = answers.iter().flatten().collect();
+        assert_eq!(names.len(), 40, "none is left behind when the lane changes");
+        assert!(names.contains(&"plugin".to_owned()) && names.contains(&"plugin-heavy".to_owned()));
     }
 }
