@@ -33,8 +33,11 @@ const HOSTILE: usize = 64;
 const PUBLISHERS: usize = 4;
 const BATCH: usize = 500;
 
-/// Memory that the server may have more than before: its caches fill, whatever plugins do.
-const GROWTH_MAX: usize = 64 << 20;
+/// Memory that the server may have more than before: the store's write buffers come and go by tens of
+/// MiB, and a guest that left its own behind would cost 64.
+const GROWTH_MAX: usize = 128 << 20;
+/// Memory that instances may have in the end: those that are kept.
+const KEPT_MAX: f64 = (16 << 20) as f64;
 
 fn phase() -> Duration {
     let seconds = std::env::var_os("STREAM_HOSTILE_SECONDS");
@@ -155,6 +158,11 @@ async fn good_traffic_goes_on_beside_every_badly_behaved_plugin() {
     assert!(report.iter().all(|(_, _, _, share, _)| *share >= 50), "{report:?}");
     assert!(growth < GROWTH_MAX, "{growth} bytes");
     let metrics = client.call("GET", "/metrics").await.body;
-    assert!(metrics.as_str().unwrap().contains("stream_plugin_faults_total"));
+    let kept = metrics
+        .as_str()
+        .unwrap()
+        .lines()
+        .find_map(|line| line.strip_prefix("stream_plugin_memory_bytes ")?.parse::<f64>().ok());
+    assert!(kept.unwrap() < KEPT_MAX, "{kept:?}");
     assert!(server.stop().success(), "the server that was started is the one that ends");
 }
