@@ -2,8 +2,8 @@
 //! back its thread holds up nobody but those who wait for a plugin, too.
 //!
 //! Projects take turns, and none may have all threads. One whose guests take much of the processor is
-//! served by threads of low priority: on an idle machine it loses nothing, and beside others it gets
-//! what they leave. The operating system divides the rest, publishing without plugins included.
+//! served by a few threads of low priority: half of the processors are never its own, and of the others
+//! it gets what publishing leaves.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
@@ -22,7 +22,7 @@ const QUEUE_MAX: usize = 1_024;
 const THREAD_STACK_BYTES: usize = 4 << 20;
 
 /// A project is heavy whose guests take more than this share of one processor.
-const HEAVY_SHARE: f64 = 0.5;
+const HEAVY_SHARE: f64 = 0.25;
 /// Over about this time.
 const LOAD_SECONDS: f64 = 1.0;
 /// How much the threads of heavy projects step back: beside one of usual priority they get a tenth.
@@ -53,8 +53,8 @@ enum Lane {
 }
 
 struct Shared {
-    /// Of each lane.
-    threads: usize,
+    usual_max: usize,
+    heavy_max: usize,
     state: Mutex<State>,
     usual: Condvar,
     heavy: Condvar,
@@ -108,11 +108,13 @@ impl Load {
 }
 
 impl Workers {
-    /// Up to so many threads, at least 2, and as many for heavy projects; each is spawned when there
-    /// is something to do.
+    /// Up to so many threads, at least 2, and for heavy projects half as many as there are
+    /// processors; each is spawned when there is something to do.
     pub(super) fn new(threads: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Shared {
-            threads: threads.max(2),
+            usual_max: threads.max(2),
+            heavy_max: processors.div_ceil(2),
             state: Mutex::default(),
             usual: Condvar::new(),
             heavy: Condvar::new(),
@@ -163,7 +165,7 @@ impl Shared {
     /// done first.
     fn wake(self: &Arc<Self>, state: &mut State, lane: Lane) -> std::io::Result<()> {
         let threads = state.threads(lane);
-        if threads.idle == 0 && threads.spawned < self.threads {
+        if threads.idle == 0 && threads.spawned < self.threads_max(lane) {
             Self::spawn(self, lane)?;
             threads.spawned += 1;
         } else {
@@ -190,6 +192,13 @@ impl Shared {
         thread.stack_size(THREAD_STACK_BYTES).spawn(work).map(drop)
     }
 
+    fn threads_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Usual => self.usual_max,
+            Lane::Heavy => self.heavy_max,
+        }
+    }
+
     fn changed(&self, lane: Lane) -> &Condvar {
         match lane {
             Lane::Usual => &self.usual,
@@ -198,12 +207,13 @@ impl Shared {
     }
 
     fn work(self: &Arc<Self>, lane: Lane) {
+        let of_project_max = (self.threads_max(lane) - 1).max(1);
         let mut state = lock(&self.state);
         loop {
             if state.is_over {
                 return;
             }
-            let Some((project, job)) = state.take(lane, self.threads - 1) else {
+            let Some((project, job)) = state.take(lane, of_project_max) else {
                 state.threads(lane).idle += 1;
                 state = self.changed(lane).wait(state).unwrap_or_else(|poison| poison.into_inner());
                 state.threads(lane).idle -= 1;
@@ -355,8 +365,8 @@ mod tests {
             load = load.plus(at(90), at(100 * call));
         }
         assert_eq!(load.lane(), Lane::Heavy, "nine tenths");
-        assert_eq!(load.decayed(at(3_200)).lane(), Lane::Heavy);
-        assert_eq!(load.decayed(at(5_000)).lane(), Lane::Usual, "it has calmed down");
+        assert_eq!(load.decayed(at(3_500)).lane(), Lane::Heavy);
+        assert_eq!(load.decayed(at(6_000)).lane(), Lane::Usual, "it has calmed down");
     }
 
     #[test]
