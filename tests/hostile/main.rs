@@ -38,9 +38,9 @@ const SHARE_MIN: usize = 50;
 /// Machines share their processors with others, which may cost one measurement, not all of them.
 const ATTEMPTS: usize = 3;
 
-/// Memory that the server may have more than before: the store's write buffers come and go by tens of
-/// MiB, and a guest that left its own behind would cost 64.
-const GROWTH_MAX: usize = 128 << 20;
+/// Memory that the server may have in the end. The store alone comes to 350 MiB under such traffic; a
+/// guest that left its own behind would add 64 with each call.
+const RESIDENT_MAX: usize = 448 << 20;
 /// Memory that instances may have in the end: those that are kept.
 const KEPT_MAX: f64 = (16 << 20) as f64;
 
@@ -170,10 +170,10 @@ async fn good_traffic_goes_on_beside_every_badly_behaved_plugin() {
         }
         shares.push((guest, share));
     }
-    let growth = resident_bytes(&server).saturating_sub(before);
-    println!("memory: {} MiB before, {} MiB more after", before >> 20, growth >> 20);
+    let resident = resident_bytes(&server);
+    println!("memory: {} MiB before, {} MiB after", before >> 20, resident >> 20);
     assert!(shares.iter().all(|(_, share)| *share >= SHARE_MIN), "{shares:?}");
-    assert!(growth < GROWTH_MAX, "{growth} bytes");
+    assert!(resident < RESIDENT_MAX, "{resident} bytes");
     let metrics = client.call("GET", "/metrics").await.body;
     let kept = metrics
         .as_str()
