@@ -23,13 +23,17 @@ use super::stage::{Inner, PluginStage, StageSpec};
 use super::stats::Seen;
 use super::wasi;
 use super::worker::Workers;
-use crate::budget::Budget;
+use crate::budget::{Budget, Permit};
+use crate::heavy::heavy;
 use crate::lock::lock;
 use crate::name::PluginName;
 use crate::stage::{Cause, PluginRef, Role};
 
 /// Deadline of the instance that is started to look at an upload: an interpreter takes its time.
 const CHECK_TIME: Duration = Duration::from_secs(3);
+
+/// Components of one project that may be compiled or wait for it.
+const COMPILATIONS_MAX: usize = 2;
 
 /// What the runtime may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub struct Plugins {
     /// Made for the first component: who has no plugins pays nothing.
     machine: OnceLock<Result<Arc<Machine>, String>>,
     loaded: Mutex<HashMap<String, Weak<Prepared>>>,
+    /// Compilations under way and waiting: one takes a minute at worst, one after the other.
+    compilations: Arc<Budget>,
 }
 
 /// A component that can be used.
@@ -139,6 +145,7 @@ impl Plugins {
             shared: Arc::new(shared),
             machine: OnceLock::new(),
             loaded: Mutex::default(),
+            compilations: Budget::new(COMPILATIONS_MAX, usize::MAX),
         }
     }
 
@@ -173,15 +180,28 @@ impl Plugins {
         check::preamble(&bytes)?;
         let machine = self.machine().map_err(|reason| CheckError::Unavailable { reason })?;
         let digest = digest(&bytes).await;
-        let component = match self.cached(machine, &digest).await {
+        let component = match self.cached(machine, &digest) {
             Some(component) => component,
-            None => self.compile(machine, &digest, bytes).await?,
+            None => {
+                let _turn = self.compilation(project)?;
+                self.compile(machine, &digest, bytes).await?
+            }
         };
         check::interfaces(&component, &super::exported(&component))?;
         let prepared = Prepared::new(&machine.linker, &component);
         let prepared = Arc::new(prepared.map_err(|error| check::link_failed(&error))?);
         self.try_start(machine, project, &prepared).await.map_err(check::start_failed)?;
         Ok(self.remember(digest, prepared))
+    }
+
+    /// The right to compile: a project that uploads many components waits for itself.
+    fn compilation(&self, project: &ProjectName) -> Result<Permit, CheckError> {
+        let mut permit = self.compilations.permit(project.clone());
+        let busy = |_| CheckError::Unavailable {
+            reason: format!("{COMPILATIONS_MAX} components of the project are being compiled"),
+        };
+        permit.grow_to(1).map_err(busy)?;
+        Ok(permit)
     }
 
     /// A component that was checked before, if it is in memory or its code is on disk.
@@ -191,7 +211,7 @@ impl Plugins {
             return Some(Loaded { prepared, digest: digest.to_owned() });
         }
         let machine = self.machine().ok()?;
-        let component = self.cached(machine, digest).await?;
+        let component = self.cached(machine, digest)?;
         let prepared = Prepared::new(&machine.linker, &component).ok()?;
         Some(self.remember(digest.to_owned(), Arc::new(prepared)))
     }
@@ -260,9 +280,13 @@ impl Plugins {
         Loaded { prepared, digest }
     }
 
-    async fn cached(&self, machine: &Machine, digest: &str) -> Option<Component> {
-        let code = self.cache.read(digest, &machine.compatibility)?;
-        match machine.deserialize(&code) {
+    fn cached(&self, machine: &Machine, digest: &str) -> Option<Component> {
+        // Tens of MB for an interpreter, read and checked whole.
+        let loaded = heavy(usize::MAX, || {
+            let code = self.cache.read(digest, &machine.compatibility)?;
+            Some(machine.deserialize(&code))
+        });
+        match loaded? {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!(%error, %digest, "compiled code does not load; it is made again");
@@ -278,11 +302,13 @@ impl Plugins {
         bytes: Bytes,
     ) -> Result<Component, CompileError> {
         let code = self.compiling.compile(bytes).await?;
-        if let Err(error) = self.cache.write(digest, &machine.compatibility, &code) {
-            tracing::warn!(%error, "compiled code cannot be kept; each start will compile again");
-        }
         let broken = |error| CompileError::Broken { message: format!("{error:#}") };
-        machine.deserialize(&code).map_err(broken)
+        heavy(usize::MAX, || {
+            if let Err(error) = self.cache.write(digest, &machine.compatibility, &code) {
+                tracing::warn!(%error, "compiled code cannot be kept; each start compiles again");
+            }
+            machine.deserialize(&code).map_err(broken)
+        })
     }
 
     /// Starts an instance on a worker's thread and ends it: whether it starts, and is of the right
@@ -372,6 +398,6 @@ impl Shared {
 
 /// The hex SHA-256 of a component.
 async fn digest(bytes: &Bytes) -> String {
-    let digest = crate::heavy::heavy(bytes.len(), || Sha256::digest(bytes));
+    let digest = heavy(bytes.len(), || Sha256::digest(bytes));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

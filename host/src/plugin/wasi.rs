@@ -47,6 +47,9 @@ pub(super) const ALLOWED: [&str; 19] = [
 /// Random bytes that a guest may ask for at once.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
+/// Handles that a guest may hold: each is memory of the host's.
+const RESOURCES_MAX: usize = 1_024;
+
 /// A guest wanted to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it called `{call}`, which waits; a plugin may not wait")]
@@ -79,7 +82,9 @@ impl Wasi {
             .allow_tcp(false)
             .allow_udp(false)
             .build();
-        Self { ctx, table: ResourceTable::new(), clock, random }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        Self { ctx, table, clock, random }
     }
 
     /// Sets the clock, in milliseconds since 1970, and the seed for a call.

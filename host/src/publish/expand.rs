@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use stream_storage::ProjectName;
+use stream_storage::{CommitError, ProjectName};
 
 use super::fate::Fates;
 use super::{Destination, PublishError, PublisherParts};
@@ -40,7 +40,7 @@ pub(super) struct Target {
 #[derive(Default)]
 pub(super) struct Expanded {
     pub(super) targets: Vec<Target>,
-    /// Events whose type has neither a topic nor a route.
+    /// Events that go by their types and have come nowhere.
     pub(super) unrouted: Vec<u32>,
 }
 
@@ -57,7 +57,6 @@ pub(super) struct Expansion<'a, 'e> {
     visited: Vec<BTreeSet<TopicName>>,
     /// Topics with events whose routes are still to be followed.
     pending: VecDeque<(TopicName, Vec<u32>)>,
-    unrouted: Vec<u32>,
 }
 
 impl<'a, 'e> Expansion<'a, 'e> {
@@ -76,7 +75,6 @@ impl<'a, 'e> Expansion<'a, 'e> {
             targets: BTreeMap::new(),
             visited: vec![BTreeSet::new(); events.len()],
             pending: VecDeque::new(),
-            unrouted: Vec::new(),
         }
     }
 
@@ -98,26 +96,24 @@ impl<'a, 'e> Expansion<'a, 'e> {
         }
         while let Some((name, indices)) = self.pending.pop_front() {
             let routes = self.pipeline.routes(&name);
-            if routes.is_empty() && self.lookup(&name).await?.is_none() {
-                self.unrouted.extend(&indices);
-            }
             for route in routes.iter() {
                 self.follow(&name, &indices, route, fates).await?;
             }
         }
-        self.finish()
+        self.finish(destination, fates)
     }
 
     /// The topics at which events begin, each with its events.
-    fn starts(&mut self, destination: Destination<'_>) -> BTreeMap<TopicName, Vec<u32>> {
+    fn starts(&self, destination: Destination<'_>) -> BTreeMap<TopicName, Vec<u32>> {
         let mut starts: BTreeMap<TopicName, Vec<u32>> = BTreeMap::new();
         for (index, event) in (0..).zip(self.events) {
             match destination {
                 Destination::Topic(name) => starts.entry(name.clone()).or_default().push(index),
-                Destination::ByType => match of_type(event) {
-                    Some(name) => starts.entry(name).or_default().push(index),
-                    None => self.unrouted.push(index),
-                },
+                Destination::ByType => {
+                    if let Some(name) = of_type(event) {
+                        starts.entry(name).or_default().push(index);
+                    }
+                }
             }
         }
         starts
@@ -244,9 +240,27 @@ impl<'a, 'e> Expansion<'a, 'e> {
         Ok(found)
     }
 
-    fn finish(self) -> Result<Expanded, PublishError> {
-        let Self { targets, topics, mut unrouted, .. } = self;
-        unrouted.sort_unstable();
+    /// Where events have arrived; those of a type that came nowhere are strays.
+    fn finish(self, destination: Destination<'_>, fates: &Fates) -> Result<Expanded, PublishError> {
+        let Self { parts, events, targets, topics, .. } = self;
+        let mut has_arrived = vec![false; events.len()];
+        let mut bytes = 0;
+        for arrival in targets.values().flatten() {
+            bytes += events.get(arrival.index as usize).map_or(0, Event::byte_len);
+            if let Some(arrived) = has_arrived.get_mut(arrival.index as usize) {
+                *arrived = true;
+            }
+        }
+        let max = parts.store.limits().bytes_max;
+        if bytes > max {
+            let (limit, got, max) = ("transaction bytes", bytes as u64, max as u64);
+            return Err(CommitError::TooLarge { limit, got, max }.into());
+        }
+        let is_stray = |(index, has_arrived): (u32, &bool)| {
+            let is_typed = matches!(destination, Destination::ByType);
+            (is_typed && !has_arrived && fates.is_open(index)).then_some(index)
+        };
+        let unrouted = (0..).zip(&has_arrived).filter_map(is_stray).collect();
         let target = |(name, mut arrivals): (TopicName, Vec<Arrival>)| {
             arrivals.sort_by_key(|arrival| arrival.index);
             let topic = topics.get(&name).cloned().flatten()?;

@@ -177,3 +177,32 @@ async fn too_many_targets_are_refused() {
     assert_eq!(refused.error(), (413, "too-large".to_owned()));
     assert_eq!(refused.json()["error"]["limit"], "route_targets");
 }
+
+#[tokio::test]
+async fn an_event_for_which_a_router_chooses_nothing_is_a_stray_and_not_lost() {
+    let server = Server::start().await;
+    server.upload("route-by-content").await;
+    let plugin = json!({ "plugin": "route-by-content", "config": { "field": "o", "topics": {} } });
+    let route = json!({ "match": "only.routed", "to": ["from.*"], "plugin": plugin });
+    assert_eq!(server.call("PUT /routes/r", route).await.status, 200);
+    let answer = server.by_type("{\"type\":\"only.routed\",\"value\":{\"o\":1}}").await.json();
+    assert_eq!((&answer["count"], &answer["unrouted"]), (&json!(1), &json!(1)), "{answer}");
+    assert_eq!(server.values("_unrouted", 0).await.len(), 1);
+}
+
+#[tokio::test]
+async fn copies_count_against_the_limit_before_they_are_made() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let names: Vec<String> = (0..30).map(|n| format!("c{n}")).collect();
+    for name in &names {
+        server.make(name, 1).await;
+    }
+    server.call("PUT /routes/r", json!({ "match": "t", "to": names })).await;
+    // 31 times 4 MiB are more than the 64 MiB of a transaction.
+    let value = format!("\"{}\"", "x".repeat(1_000_000));
+    let refused = server.events(lines(&[&value, &value, &value, &value]), &[]).await;
+    assert_eq!(refused.error(), (413, "too-large".to_owned()));
+    assert_eq!(refused.json()["error"]["limit"], "transaction bytes");
+    assert_eq!(server.events(lines(&[&value]), &[]).await.status, 200);
+}
