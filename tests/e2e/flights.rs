@@ -1,12 +1,10 @@
 //! Real events, published by the command line, consumed by a group, counted and compared.
 
-use std::collections::BTreeMap;
-use std::process::{Command, Output};
-
 use serde_json::{Value, json};
-use stream_tests::{Client, KEY, Server};
+use std::collections::BTreeMap;
+use stream_tests::{Client, Server};
 
-use super::{EXE, SAMPLE, start};
+use super::{SAMPLE, start, stream};
 
 /// The events of each topic and aircraft; of those without a key together.
 type ByAircraft = BTreeMap<(String, Option<String>), Vec<Value>>;
@@ -14,15 +12,6 @@ type ByAircraft = BTreeMap<(String, Option<String>), Vec<Value>>;
 /// Where a line of the file or a record belongs.
 fn aircraft(topic: &str, event: &Value) -> (String, Option<String>) {
     (topic.to_owned(), event["key"].as_str().map(str::to_owned))
-}
-
-fn stream(server: &Server, arguments: &[&str]) -> Output {
-    Command::new(EXE)
-        .args(arguments)
-        .env("STREAM_URL", &server.url)
-        .env("STREAM_API_KEY", KEY)
-        .output()
-        .unwrap()
 }
 
 fn publish(server: &Server) -> Value {

@@ -5,16 +5,28 @@ mod durable;
 mod flights;
 mod openapi;
 mod openapi_plugins;
+mod plugin_cli;
 mod plugins;
 mod serve;
 
 use std::path::Path;
+use std::process::{Command, Output};
 
-use stream_tests::Server;
+use stream_tests::{KEY, Server};
 
 const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-sample.ndjson");
 
 fn start(data: &Path) -> Server {
     Server::start(EXE, data)
+}
+
+/// Runs the command line against a server.
+fn stream(server: &Server, arguments: &[&str]) -> Output {
+    Command::new(EXE)
+        .args(arguments)
+        .env("STREAM_URL", &server.url)
+        .env("STREAM_API_KEY", KEY)
+        .output()
+        .unwrap()
 }
