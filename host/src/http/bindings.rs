@@ -86,7 +86,10 @@ pub(super) async fn binding_of(
     let version = fields.number("version")?;
     let plugin = app.node.registry.get(project, &name).await?;
     let version = plugin.version(version).map_err(RegistryError::from)?.version;
+    let limits = app.node.plugins.config();
     let mut binding = Binding::new(PluginRef { name, version });
+    binding.timeout = binding.timeout.min(limits.timeout_max);
+    binding.memory = binding.memory.min(limits.memory_max);
     if let Some(config) = fields.any("config") {
         binding.config = config_of(config);
     }

@@ -169,9 +169,9 @@ fn versions_of(plugin: &Plugin) -> Value {
 fn with_limits(app: &App, mut told: Map<String, Value>) -> Map<String, Value> {
     let config = app.node.plugins.config();
     let limits = json!({
-        "timeout_ms": millis(TIMEOUT_DEFAULT),
+        "timeout_ms": millis(TIMEOUT_DEFAULT.min(config.timeout_max)),
         "timeout_ms_max": millis(config.timeout_max),
-        "memory": MEMORY_DEFAULT,
+        "memory": MEMORY_DEFAULT.min(config.memory_max),
         "memory_max": config.memory_max,
     });
     told.insert("limits".to_owned(), limits);

@@ -28,6 +28,12 @@ use crate::plugin::Outcomes;
 use crate::stage::{Change, Context, Fault, Role, Verdict};
 use crate::trial::{Said, Trial, TrialRequest, Trials};
 
+/// Bytes of stored events that are tried at once.
+const STORED_BYTES_MAX: usize = 4 << 20;
+
+/// What a trial holds in memory for each byte: records, columns twice, and the answer.
+const BYTES_FACTOR: usize = 4;
+
 /// Stored events that are tried unless the request says otherwise, and at most.
 const EVENTS_DEFAULT: usize = 100;
 const EVENTS_MAX: usize = 10_000;
@@ -52,11 +58,13 @@ pub(crate) async fn run(
         Err(CatalogError::NotFound(_)) => 1,
         Err(error) => return Err(error.into()),
     };
+    let mut room = app.node.answer_budget.permit(caller.project.clone());
     let (segments, first);
     let (events, offset) = match (events, from) {
         (Some(events), None) => (given(&body.bytes, events, &app.node.limits)?, None),
         (None, Some(from)) => {
             caller.check_scope(&[Scope::Consume])?;
+            room.grow_to(BYTES_FACTOR * STORED_BYTES_MAX)?;
             (segments, first) = stored(&app, &caller, &topic, from).await?;
             (events_of(&segments)?, Some(first))
         }
@@ -120,11 +128,8 @@ async fn stored(
     }
     let topic = app.node.catalog.get(&caller.project, name).await?;
     let partition = topic.partition(partition)?;
-    let amount = Amount {
-        records_max: limit,
-        bytes_max: app.node.limits.request_bytes_max,
-        wait: std::time::Duration::ZERO,
-    };
+    let amount =
+        Amount { records_max: limit, bytes_max: STORED_BYTES_MAX, wait: std::time::Duration::ZERO };
     let found = app.node.reader.read(topic.id, partition, Start::Offset(offset), amount).await?;
     Ok((found.segments, offset))
 }

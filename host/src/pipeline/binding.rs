@@ -23,6 +23,8 @@ const CONFIG_BYTES_MAX: usize = 64 << 10;
 const LIST_MAX: usize = 16;
 /// Lists that a rollback can go back to.
 const PREVIOUS_MAX: usize = 16;
+/// Bytes of configs in them: they are one row, and read with it.
+const PREVIOUS_BYTES_MAX: usize = 256 << 10;
 
 /// One plugin of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +157,16 @@ impl BindingList {
         if self.revision > 0 && !(before.is_empty() && self.previous.is_empty()) {
             self.previous.push(before);
         }
-        let surplus = self.previous.len().saturating_sub(PREVIOUS_MAX);
+        let mut bytes = 0;
+        let newest_first = self.previous.iter().rev().take(PREVIOUS_MAX).enumerate();
+        let kept = newest_first
+            .take_while(|(age, list)| {
+                bytes += list.iter().map(|binding| binding.config.len()).sum::<usize>();
+                // The last one can always be brought back.
+                *age == 0 || bytes <= PREVIOUS_BYTES_MAX
+            })
+            .count();
+        let surplus = self.previous.len() - kept;
         self.previous.drain(..surplus);
         self.changed(now);
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use stream_storage::{Clock, Timestamp};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::name::TopicName;
@@ -21,6 +22,9 @@ const SEARCH_CALLS_MAX: usize = 48;
 /// How long the refusal of a paused stage is held back: a client that tries again at once would
 /// otherwise take the processor from the others.
 const REFUSAL_DELAY: Duration = Duration::from_millis(100);
+
+/// How long the search goes on: enough for a few calls that take all the time they may.
+const SEARCH_TIME: Duration = Duration::from_secs(2);
 
 /// A stage, its policy and its breaker.
 pub struct Bound<T: ?Sized> {
@@ -123,8 +127,10 @@ impl<T: Call + ?Sized> Bound<T> {
             return self.paused(paused, events.len()).await;
         }
         // It is never closed.
-        let _turn = self.turns.acquire().await.ok();
+        let turn = self.turns.acquire().await.ok();
         if let Err(paused) = self.breaker.enter(clock.now()) {
+            // Nobody waits for a refusal that is held back.
+            drop(turn);
             return self.paused(paused, events.len()).await;
         }
         let fault = match self.stage.call(context, events).await {
@@ -172,6 +178,7 @@ impl<T: Call + ?Sized> Bound<T> {
         let mut outcomes: Outcomes<T::Outcome> = Vec::new();
         let mut pending: Vec<(Range<usize>, Option<Fault>)> = vec![(0..events.len(), Some(fault))];
         let mut calls = SEARCH_CALLS_MAX;
+        let ends = Instant::now() + SEARCH_TIME;
         // The first part is always on top, so that outcomes come in the order of events.
         while let Some((range, known)) = pending.pop() {
             let fault = match known {
@@ -189,9 +196,7 @@ impl<T: Call + ?Sized> Bound<T> {
                     }
                 }
             };
-            // Time and memory are a matter of how many there are: to search costs the same again.
-            let is_searched = !matches!(fault.cause, Cause::Timeout | Cause::Memory);
-            if range.len() > 1 && calls > 0 && is_searched {
+            if range.len() > 1 && calls > 0 && Instant::now() < ends {
                 let middle = range.start + range.len() / 2;
                 pending.push((middle..range.end, None));
                 pending.push((range.start..middle, None));
@@ -206,13 +211,8 @@ impl<T: Call + ?Sized> Bound<T> {
     fn count(&self, outcomes: &Outcomes<T::Outcome>, now: Timestamp) {
         let last = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).next_back();
         let faulted = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-        // In this order: what passes would close a breaker that the call was to probe.
-        if faulted < outcomes.len() {
-            self.breaker.passed(outcomes.len() - faulted, now);
-        }
-        if let Some(fault) = last {
-            self.breaker.failed(faulted, now, &fault.to_string());
-        }
+        let reason = last.map(|fault| fault.to_string()).unwrap_or_default();
+        self.breaker.ended(outcomes.len(), faulted, now, &reason);
     }
 }
 
@@ -305,10 +305,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_took_too_long_is_not_searched() {
+    async fn one_event_that_takes_too_long_faults_alone() {
         let bed = bed(OnFault::DeadLetter, Cause::Timeout);
-        assert_eq!(bed.run("axa").await.unwrap(), [false; 3]);
-        assert_eq!(bed.calls(), 1);
+        assert_eq!(bed.run("axa").await.unwrap(), [true, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_good_event_among_many_bad_ones_keeps_no_breaker_closed() {
+        let bed = bed(OnFault::DeadLetter, Cause::Panic);
+        for _ in 0..5 {
+            bed.run("xxxxa").await.unwrap();
+        }
+        assert!(matches!(bed.run("a").await, Err(BoundError::Paused { .. })));
+        bed.clock.advance(Duration::from_secs(1));
+        bed.run("xxxxa").await.unwrap();
+        bed.clock.advance(Duration::from_secs(1));
+        assert!(matches!(bed.run("a").await, Err(BoundError::Paused { .. })), "twice as long");
     }
 
     #[tokio::test]

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use stream_storage::ProjectName;
+use stream_storage::{ProjectName, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::binding::{Binding, BindingList};
 use super::bound::Bound;
 use super::pipelines::PipelinesParts;
 use super::route::{FixedTopics, RouteConfig};
-use super::{Pipeline, PlannedRoute};
+use super::{Pipeline, PlannedRoute, RELOAD_INTERVAL};
 use crate::event::Event;
 use crate::name::TopicName;
 use crate::plugin::{PluginStage, StageSpec};
@@ -66,6 +66,11 @@ pub(super) async fn compile(
         compiler.add_route(route).await;
     }
     let Compiler { mut pipeline, uses, .. } = compiler;
+    if uses.values().any(|used| matches!(used.stage, Stage::Broken(_))) {
+        let Timestamp(now) = parts.clock.now();
+        let wait = u64::try_from(RELOAD_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        pipeline.reload_at = Some(Timestamp(now.saturating_add(wait)));
+    }
     pipeline.uses = uses;
     pipeline
 }

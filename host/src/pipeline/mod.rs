@@ -24,8 +24,9 @@ mod schema;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
-use stream_storage::TopicId;
+use stream_storage::{Timestamp, TopicId};
 
 use crate::lock::{read, write};
 use crate::name::{RouteName, TopicName};
@@ -44,6 +45,9 @@ pub use schema::{Schemas, SchemasError, StoredSchema};
 /// Names whose routes are remembered: clients choose names, so there may be many.
 const NAMES_MAX: usize = 10_000;
 
+/// How long after a component could not be loaded it is tried again.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
 /// All that is set in a project, ready for use.
 #[derive(Default)]
 pub struct Pipeline {
@@ -53,6 +57,8 @@ pub struct Pipeline {
     transforms: Vec<(Pattern, Vec<Bound<dyn Transform>>)>,
     routes: Vec<Arc<PlannedRoute>>,
     uses: HashMap<Use, Used>,
+    /// When to try again to load what could not be loaded.
+    reload_at: Option<Timestamp>,
     plans: RwLock<HashMap<TopicId, Arc<Plan>>>,
     by_name: RwLock<HashMap<TopicName, Arc<[Arc<PlannedRoute>]>>>,
 }
@@ -101,6 +107,11 @@ impl PlannedRoute {
 }
 
 impl Pipeline {
+    /// Whether something could not be loaded, and it is time to try again.
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.reload_at.is_some_and(|at| at <= now)
+    }
+
     /// Whether no event is routed anywhere.
     pub fn has_routes(&self) -> bool {
         !self.routes.is_empty()

@@ -131,12 +131,16 @@ impl Pipelines {
     ///
     /// The store could not be read.
     pub async fn get(&self, project: &ProjectName) -> Result<Arc<Pipeline>, StoreError> {
-        if let Some(pipeline) = self.current(project) {
+        let usable = || {
+            let now = self.parts.clock.now();
+            self.current(project).filter(|pipeline| !pipeline.is_due(now))
+        };
+        if let Some(pipeline) = usable() {
             return Ok(pipeline);
         }
         let turn = self.turn(project);
         let _turn = turn.lock().await;
-        match self.current(project) {
+        match usable() {
             Some(pipeline) => Ok(pipeline),
             None => self.make(project).await,
         }

@@ -55,6 +55,8 @@ pub enum Problem {
     UnknownImport,
     /// Compiling it takes too much.
     CompileLimits,
+    /// It declares more memory, tables or globals than an instance may have.
+    HostLimits,
     /// It cannot be started.
     Start,
 }
@@ -70,6 +72,7 @@ impl Problem {
             Self::WrongType => "wrong-type",
             Self::UnknownImport => "unknown-import",
             Self::CompileLimits => "compile-limits",
+            Self::HostLimits => "host-limits",
             Self::Start => "start",
         }
     }
@@ -167,6 +170,11 @@ impl From<CompileError> for CheckError {
                     limits.memory >> 20
                 ),
                 "one that takes more",
+            ),
+            CompileError::DoesNotFit { message } => Self::invalid(
+                Problem::HostLimits,
+                "a component within an instance's limits",
+                message,
             ),
             CompileError::Broken { message } => Self::Unavailable { reason: message },
         }

@@ -68,6 +68,12 @@ pub enum CompileError {
         /// What it may take.
         limits: CompileLimits,
     },
+    /// Its code does not fit the engine: more memory, tables or globals than an instance may have.
+    #[error("{message}")]
+    DoesNotFit {
+        /// What is too large.
+        message: String,
+    },
     /// The compiler could not be run.
     #[error("the compiler cannot be run: {message}")]
     Broken {

@@ -8,7 +8,7 @@ use wasmtime::component::{
     Component, ComponentNamedList, Instance, InstancePre, Lift, Linker, TypedFunc,
 };
 use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut, Trap, UpdateDeadline};
-use wasmtime_wasi::{WasiCtxView, WasiView};
+use wasmtime_wasi::{I32Exit, WasiCtxView, WasiView};
 
 use super::columns::{Columns, WireContext, WireOutcome, WireVerdict};
 use super::limiter::{Denied, Limiter};
@@ -321,8 +321,10 @@ fn classify(error: &wasmtime::Error, store: &Store<State>) -> Failed {
         (cause, trap.to_string())
     } else if error.is::<PoolConcurrencyLimitError>() {
         (Cause::Busy, error.to_string())
+    } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        (Cause::Panic, format!("it exited with status {}", exit.0))
     } else {
-        (Cause::Answer, format!("{error:#}"))
+        (Cause::Answer, error.root_cause().to_string())
     };
     Failed { cause, message }
 }

@@ -302,12 +302,13 @@ impl Plugins {
         bytes: Bytes,
     ) -> Result<Component, CompileError> {
         let code = self.compiling.compile(bytes).await?;
-        let broken = |error| CompileError::Broken { message: format!("{error:#}") };
+        let too_large = |error| CompileError::DoesNotFit { message: format!("{error:#}") };
         heavy(usize::MAX, || {
+            let component = machine.deserialize(&code).map_err(too_large)?;
             if let Err(error) = self.cache.write(digest, &machine.compatibility, &code) {
                 tracing::warn!(%error, "compiled code cannot be kept; each start compiles again");
             }
-            machine.deserialize(&code).map_err(broken)
+            Ok(component)
         })
     }
 

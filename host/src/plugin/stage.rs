@@ -24,6 +24,9 @@ use crate::stage::{
 /// Bytes that are kept of a reason.
 const REASON_BYTES_MAX: usize = 1_024;
 
+/// Topics that a router may name for one event: as many as an event may have.
+const TARGETS_MAX: usize = 32;
+
 /// What makes one use of a plugin different from another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StageSpec {
@@ -212,6 +215,13 @@ impl PluginStage {
     }
 
     fn topics(&self, names: Vec<Vec<String>>) -> Result<Vec<Vec<TopicName>>, Fault> {
+        if let Some(index) = names.iter().position(|names| names.len() > TARGETS_MAX) {
+            let got = names.get(index).map_or(0, Vec::len);
+            let message = format!(
+                "expected at most {TARGETS_MAX} topics an event, got {got} for event {index}"
+            );
+            return Err(self.malformed(message));
+        }
         let parse = |names: Vec<String>| {
             names.iter().map(|name| TopicName::parse(name)).collect::<Result<Vec<_>, _>>()
         };
@@ -276,7 +286,8 @@ impl Inner {
         let began = monotonic();
         let _ticking = self.machine.ticker.start();
         let mut memory = 0;
-        let ended = self.guest().and_then(|mut guest| {
+        let mut attempt = || {
+            let mut guest = self.guest()?;
             let limits = CallLimits { time: self.spec.timeout };
             let now = self.shared.now();
             let ended = call(&mut guest, Call { context, columns, limits, now });
@@ -285,7 +296,15 @@ impl Inner {
                 lock(&self.kept).push(guest);
             }
             ended
-        });
+        };
+        let ended = match attempt() {
+            Err(Failed { cause: Cause::Busy, .. }) => {
+                // Others sit on memory that they do not use now.
+                self.shared.drop_kept();
+                attempt()
+            }
+            ended => ended,
+        };
         let usage = Usage { time: monotonic().saturating_sub(began), queued, memory };
         let fault = ended.as_ref().err().map(|failed| failed.cause);
         self.seen.called(columns.count(), usage, fault);
@@ -297,18 +316,8 @@ impl Inner {
         if let Some(guest) = lock(&self.kept).pop() {
             return Ok(guest);
         }
-        let start = || {
-            self.seen.started();
-            self.shared.start(&self.prepared, &self.spec, &self.seen)
-        };
-        match start() {
-            Err(Failed { cause: Cause::Busy, .. }) => {
-                // Others sit on memory that they do not use now.
-                self.shared.drop_kept();
-                start()
-            }
-            started => started,
-        }
+        self.seen.started();
+        self.shared.start(&self.prepared, &self.spec, &self.seen)
     }
 
     /// Ends the instances that are between two calls.

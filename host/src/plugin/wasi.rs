@@ -105,6 +105,13 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     poll.func_wrap("[method]pollable.block", |_, (_,): (Resource<DynPollable>,)| {
         Err::<(), _>(wasmtime::Error::new(Blocked { call: "pollable.block" }))
     })?;
+    // A timer would be a clock that does not stand still.
+    let mut clock = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
+    for call in ["subscribe-duration", "subscribe-instant"] {
+        clock.func_wrap(call, move |_, (_,): (u64,)| {
+            Err::<(Resource<DynPollable>,), _>(wasmtime::Error::new(Blocked { call }))
+        })?;
+    }
     linker.allow_shadowing(false);
     Ok(())
 }

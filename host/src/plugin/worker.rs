@@ -2,8 +2,8 @@
 //! back its thread holds up nobody but those who wait for a plugin, too.
 //!
 //! Projects take turns, and none may have all threads. One whose guests take much of the processor is
-//! served by a few threads of low priority: half of the processors are never its own, and of the others
-//! it gets what publishing leaves.
+//! served by a few threads of low priority: it never has all processors, and of the others it gets what
+//! publishing leaves.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
@@ -109,12 +109,12 @@ impl Load {
 
 impl Workers {
     /// Up to so many threads, at least 2, and for heavy projects half as many as there are
-    /// processors; each is spawned when there is something to do.
+    /// processors, at least 2; each is spawned when there is something to do.
     pub(super) fn new(threads: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Shared {
             usual_max: threads.max(2),
-            heavy_max: processors.div_ceil(2),
+            heavy_max: processors.div_ceil(2).max(2),
             state: Mutex::default(),
             usual: Condvar::new(),
             heavy: Condvar::new(),

@@ -62,6 +62,12 @@ pub enum PublishError {
         /// The limit.
         max: usize,
     },
+    /// The request's types and routes name too many topics.
+    #[error("the request's types and routes name more than {max} topics")]
+    TooManyTopics {
+        /// The limit.
+        max: usize,
+    },
     /// The store refused the write; or does not know, see [`CommitError::Unknown`].
     #[error(transparent)]
     Commit(#[from] CommitError),

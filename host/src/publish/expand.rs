@@ -21,6 +21,9 @@ const TYPE: &str = "ce-type";
 /// Targets of one event, its own topic included: each is a copy.
 const TARGETS_MAX: usize = 32;
 
+/// Topics that one request may name, by its types and its routes: each may be a read of the store.
+const LOOKUPS_MAX: usize = 1_024;
+
 /// One event on its way to one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
@@ -230,6 +233,9 @@ impl<'a, 'e> Expansion<'a, 'e> {
     async fn lookup(&mut self, name: &TopicName) -> Result<Option<Arc<Topic>>, PublishError> {
         if let Some(known) = self.topics.get(name) {
             return Ok(known.clone());
+        }
+        if self.topics.len() >= LOOKUPS_MAX {
+            return Err(PublishError::TooManyTopics { max: LOOKUPS_MAX });
         }
         let found = match self.parts.catalog.get(self.project, name).await {
             Ok(topic) => Some(topic),

@@ -60,30 +60,36 @@ pub(super) fn sequence_producer(producer: &str) -> String {
     format!("producer/{producer}")
 }
 
-type Entry = (ProjectName, Scope, String);
+type Entry = (ProjectName, String, u64, u64);
 
-/// Keys whose requests are under way.
+/// Keys and sequences whose requests are under way.
 #[derive(Debug, Default)]
 pub(super) struct KeysInFlight(Mutex<HashSet<Entry>>);
 
-/// A key whose request is under way; no longer when dropped.
+/// A key or sequence whose request is under way; no longer when dropped.
 pub(super) struct InFlight<'a> {
     keys: &'a KeysInFlight,
     entry: Entry,
 }
 
 impl KeysInFlight {
-    /// Notes that a key's request is under way, until the answer is dropped.
+    /// Notes that a request is under way, until the answer is dropped: a repeat of it must not meet a
+    /// newer validator before the first has been answered.
     pub(super) fn enter(
         &self,
         project: &ProjectName,
         scope: Scope,
         identity: Option<&Identity>,
     ) -> Result<Option<InFlight<'_>>, PublishError> {
-        let Some(Identity::Key { key, .. }) = identity else { return Ok(None) };
-        let entry = (project.clone(), scope, key.clone());
+        let Some(identity) = identity else { return Ok(None) };
+        let (id, epoch, sequence) = identity.place(scope);
+        let entry = (project.clone(), id, epoch, sequence);
         if !lock(&self.0).insert(entry.clone()) {
-            return Err(PublishError::InFlight { key: key.clone() });
+            let key = match identity {
+                Identity::Key { key, .. } => key.clone(),
+                Identity::Sequence { producer, .. } => format!("{producer}/{epoch}/{sequence}"),
+            };
+            return Err(PublishError::InFlight { key });
         }
         Ok(Some(InFlight { keys: self, entry }))
     }

@@ -97,27 +97,35 @@ impl Breaker {
 
     /// A call with so many events ended well.
     pub fn passed(&self, events: usize, now: Timestamp) {
-        let mut state = lock(&self.state);
-        state.turn_window(now.0);
-        state.events += events as u64;
-        if state.pause.is_some() {
-            *state = State::default();
-        }
+        self.ended(events, 0, now, "");
     }
 
     /// A call with so many events failed.
     pub fn failed(&self, events: usize, now: Timestamp, reason: &str) {
+        self.ended(events, events, now, reason);
+    }
+
+    /// A call with so many events ended, and some of them faulted: their share decides.
+    pub fn ended(&self, events: usize, faulted: usize, now: Timestamp, reason: &str) {
+        let is_bad = ratio(faulted as u64, events as u64) > self.config.share_max;
         let mut state = lock(&self.state);
         state.turn_window(now.0);
         state.events += events as u64;
-        state.faulted_events += events as u64;
-        state.faulted_calls += 1;
-        reason.clone_into(&mut state.reason);
+        state.faulted_events += faulted as u64;
+        if faulted > 0 {
+            state.faulted_calls += 1;
+            reason.clone_into(&mut state.reason);
+        }
         if let Some(pause) = &mut state.pause {
             // What was under way when it opened says nothing new.
-            if pause.probing.take().is_some() {
+            if pause.probing.take().is_none() {
+                return;
+            }
+            if is_bad {
                 pause.length = (pause.length * 2).min(PAUSE_MAX);
                 pause.ends = now.0 + pause.length;
+            } else {
+                *state = State::default();
             }
             return;
         }

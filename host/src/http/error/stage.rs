@@ -11,7 +11,7 @@ use stream_storage::RecordTooLarge;
 use super::store::{of_commit, of_store};
 use super::{Told, bad_request, conflict, not_found, of_catalog, of_field, too_large, unavailable};
 use crate::partition::PartitionNotFound;
-use crate::pipeline::{PipelineError, SchemasError};
+use crate::pipeline::{PipelineError, RELOAD_INTERVAL, SchemasError};
 use crate::plugin::CheckError;
 use crate::publish::PublishError;
 use crate::registry::RegistryError;
@@ -43,6 +43,7 @@ pub(super) fn of_publish(error: &PublishError) -> Told {
         }
         PublishError::TooManyTargets { index, max } => too_large("route_targets", *max)
             .with(json!({ "limit": "route_targets", "max": max, "index": index })),
+        PublishError::TooManyTopics { max } => too_large("request_topics", *max),
         PublishError::Commit(error) => of_commit(error),
         PublishError::Store(error) => of_store(error),
     }
@@ -60,9 +61,9 @@ fn of_fault(fault: &Fault) -> Told {
         Cause::Busy => Told::new(StatusCode::SERVICE_UNAVAILABLE, code)
             .with(details)
             .retry_after(Duration::from_secs(1)),
-        Cause::Unavailable => {
-            Told::new(StatusCode::SERVICE_UNAVAILABLE, code).with(details).retryable()
-        }
+        Cause::Unavailable => Told::new(StatusCode::SERVICE_UNAVAILABLE, code)
+            .with(details)
+            .retry_after(RELOAD_INTERVAL),
         // A busy machine may have been the reason.
         Cause::Timeout => {
             Told::new(StatusCode::BAD_GATEWAY, code).with(details).retryable().of_guest()
