@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use stream_host::event::Event;
 use stream_host::name::{PluginName, TopicName};
-use stream_host::plugin::{Compiler, PluginConfig, PluginStage, Plugins, StageSpec};
+use stream_host::plugin::{Compiler, PluginConfig, PluginStage, Plugins, Purpose, StageSpec};
 use stream_host::stage::{Context, PluginRef, Schema, Validate};
 use stream_storage::{ProjectName, SystemClock};
 
@@ -49,7 +49,9 @@ fn schema() -> Schema {
 
 fn stage(runtime: &tokio::runtime::Runtime, plugins: &Plugins, fresh: bool) -> PluginStage {
     let project = ProjectName::parse("p").expect("a name");
-    let loaded = runtime.block_on(plugins.check(&project, COMPONENT.into())).expect("a plugin");
+    let loaded = runtime
+        .block_on(plugins.check(&project, COMPONENT.into(), Purpose::Upload))
+        .expect("a plugin");
     let name = PluginName::parse("pass-through").expect("a name");
     let spec = StageSpec {
         project,

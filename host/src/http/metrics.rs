@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use stream_storage::ProjectName;
 
 use crate::lock::lock;
 use crate::node::Node;
@@ -75,8 +76,8 @@ impl HttpMetrics {
         series.seconds += seconds;
     }
 
-    /// All figures of the server.
-    pub(crate) fn text(&self, node: &Node) -> String {
+    /// All figures of the server, and of plugins those of `project`, or of all if it is `None`.
+    pub(crate) fn text(&self, node: &Node, project: Option<&ProjectName>) -> String {
         let mut out = String::new();
         self.put_requests(&mut out);
         let connections = self.connections.load(Ordering::Relaxed) as u64;
@@ -85,7 +86,7 @@ impl HttpMetrics {
         let help = "Bytes of requests and answers in memory.";
         put(&mut out, "stream_in_flight_bytes", "gauge", help, in_flight);
         put_store(&mut out, node);
-        put_plugins(&mut out, node);
+        put_plugins(&mut out, node, project);
         out
     }
 
@@ -133,7 +134,8 @@ fn put_store(out: &mut String, node: &Node) {
     }
 }
 
-fn put_plugins(out: &mut String, node: &Node) {
+/// Figures of the plugins of one project, or of all.
+fn put_plugins(out: &mut String, node: &Node, project: Option<&ProjectName>) {
     let memory = node.plugins.memory_bytes() as u64;
     put(out, "stream_plugin_memory_bytes", "gauge", "Memory that plugins have.", memory);
     let waiting = node.plugins.waiting() as u64;
@@ -143,6 +145,7 @@ fn put_plugins(out: &mut String, node: &Node) {
         .plugins
         .all_seen()
         .into_iter()
+        .filter(|((of, _), _)| project.is_none_or(|project| project == of))
         .map(|((project, plugin), seen)| {
             let (name, version) = (&plugin.name, plugin.version);
             let labels = format!("project=\"{project}\",plugin=\"{name}\",version=\"{version}\"");

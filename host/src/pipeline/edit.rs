@@ -6,13 +6,16 @@ use stream_storage::{CommitError, Expected, ProjectName, Transaction};
 
 use super::binding::{Binding, BindingList, BindingPlace, InvalidBinding, StoredList};
 use super::pipelines::{PipelineError, Pipelines, list_key, route_key};
-use super::route::{RouteConfig, StoredRoute};
+use super::route::{InvalidRoute, RouteConfig, StoredRoute};
 use crate::name::{PluginName, RouteName};
 use crate::registry::{Registry, RegistryError};
 use crate::stage::{PluginRef, Role};
 use crate::state::{self, Attempts};
 
 const REVISION: &str = "pipeline-revision";
+
+/// Places with bindings, and routes, of one project: all of them are read to make its pipeline.
+const PLACES_MAX: usize = 500;
 
 /// A change of what is set in a project.
 enum Edit<'a> {
@@ -186,6 +189,12 @@ impl Pipelines {
                 if let Some(binding) = &route.plugin {
                     self.check_exists(project, binding).await?;
                 }
+                let routes = self.routes(project).await?;
+                let is_new = routes.iter().all(|other| other.name != route.name);
+                if is_new && routes.len() >= PLACES_MAX {
+                    let expected = format!("at most {PLACES_MAX} routes");
+                    return Err(InvalidRoute { field: "route", expected }.into());
+                }
                 transaction.put(route_key(&route.name), state::encode(&StoredRoute::of(route)));
             }
             Edit::DeleteRoute(name) => {
@@ -193,13 +202,13 @@ impl Pipelines {
                 transaction.delete(route_key(name));
             }
             Edit::DeletePlugin(plugin) => {
-                let (_, version) = self.parts.registry.get_versioned(project, plugin).await?;
+                let (found, version) = self.parts.registry.get_versioned(project, plugin).await?;
                 let places = self.uses_of(project, plugin).await?;
                 if !places.is_empty() {
                     let plugin = (*plugin).clone();
                     return Err(PipelineError::PluginBound { plugin, places });
                 }
-                Registry::delete_in(transaction, plugin, version);
+                Registry::delete_in(transaction, &found, version);
             }
         }
         Ok(None)
@@ -214,6 +223,10 @@ impl Pipelines {
     ) -> Result<BindingList, PipelineError> {
         let (limits, now) = (self.parts.plugins.config(), self.parts.clock.now());
         let mut list = self.list(project, place.clone()).await?;
+        if list.revision == 0 && self.lists(project).await?.len() >= PLACES_MAX {
+            let expected = format!("at most {PLACES_MAX} topics and patterns with bindings");
+            return Err(InvalidBinding::new("bindings", expected).into());
+        }
         match edit {
             ListEdit::Replace { bindings, revision } => {
                 if let Some(expected) = revision.filter(|expected| *expected != list.revision) {

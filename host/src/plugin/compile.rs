@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::engine;
 
@@ -88,20 +88,38 @@ impl CompileError {
     }
 }
 
-/// Compiles, one component at a time: each may take all of a processor.
+/// Compiles, one component of each purpose at a time: each may take all of a processor.
 pub(super) struct Queue {
     compiler: Compiler,
-    turn: Semaphore,
+    uploads: Semaphore,
+    loads: Semaphore,
+}
+
+/// What a component is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is new, and may be anything.
+    Upload,
+    /// It was checked before: requests wait for it, and it does not wait behind uploads.
+    Load,
 }
 
 impl Queue {
     pub(super) fn new(compiler: Compiler) -> Self {
-        Self { compiler, turn: Semaphore::new(1) }
+        Self { compiler, uploads: Semaphore::new(1), loads: Semaphore::new(1) }
+    }
+
+    /// Waits for its turn, which is over when the answer is dropped.
+    pub(super) async fn turn(&self, purpose: Purpose) -> Result<SemaphorePermit<'_>, CompileError> {
+        let turns = match purpose {
+            Purpose::Upload => &self.uploads,
+            Purpose::Load => &self.loads,
+        };
+        turns.acquire().await.map_err(CompileError::broken)
     }
 
     /// The code of a component.
     pub(super) async fn compile(&self, component: bytes::Bytes) -> Result<Vec<u8>, CompileError> {
-        let _turn = self.turn.acquire().await.map_err(CompileError::broken)?;
         match &self.compiler {
             Compiler::Child { program, limits } => in_child(program, *limits, &component).await,
             Compiler::Here => {

@@ -34,7 +34,7 @@ use wasmtime::component::Component;
 use crate::stage::Role;
 
 pub use check::{CheckError, Problem};
-pub use compile::{COMMAND, CompileLimits, Compiler, compile_in_this_process};
+pub use compile::{COMMAND, CompileLimits, Compiler, Purpose, compile_in_this_process};
 pub use log::{GuestLog, LogLine};
 pub use runtime::{Loaded, PluginConfig, Plugins};
 pub use stage::{Outcomes, PluginStage, StageSpec};

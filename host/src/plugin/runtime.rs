@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Linker};
 
 use super::cache::Cache;
 use super::check::{self, CheckError};
-use super::compile::{CompileError, Compiler, Queue};
+use super::compile::{CompileError, Compiler, Purpose, Queue};
 use super::engine::{self, Ticker};
 use super::guest::{CallLimits, Failed, Guest, Prepared, StartError, State};
 use super::limiter::Limiter;
@@ -172,7 +172,12 @@ impl Plugins {
     /// # Errors
     ///
     /// See [`CheckError`].
-    pub async fn check(&self, project: &ProjectName, bytes: Bytes) -> Result<Loaded, CheckError> {
+    pub async fn check(
+        &self,
+        project: &ProjectName,
+        bytes: Bytes,
+        purpose: Purpose,
+    ) -> Result<Loaded, CheckError> {
         let (got, max) = (bytes.len(), self.config.upload_bytes_max);
         if got > max {
             return Err(CheckError::TooLarge { got, max });
@@ -183,8 +188,11 @@ impl Plugins {
         let component = match self.cached(machine, &digest) {
             Some(component) => component,
             None => {
-                let _turn = self.compilation(project)?;
-                self.compile(machine, &digest, bytes).await?
+                let _permit = match purpose {
+                    Purpose::Upload => Some(self.compilation(project)?),
+                    Purpose::Load => None,
+                };
+                self.compile(machine, &digest, bytes, purpose).await?
             }
         };
         check::interfaces(&component, &super::exported(&component))?;
@@ -300,7 +308,13 @@ impl Plugins {
         machine: &Machine,
         digest: &str,
         bytes: Bytes,
+        purpose: Purpose,
     ) -> Result<Component, CompileError> {
+        let _turn = self.compiling.turn(purpose).await?;
+        // Another upload of the same bytes may have had the turn before.
+        if let Some(component) = self.cached(machine, digest) {
+            return Ok(component);
+        }
         let code = self.compiling.compile(bytes).await?;
         let too_large = |error| CompileError::DoesNotFit { message: format!("{error:#}") };
         heavy(usize::MAX, || {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{
     CheckError, CompileLimits, Compiler, Loaded, Outcomes, PluginConfig, PluginStage, Plugins,
-    Problem, StageSpec,
+    Problem, Purpose, StageSpec,
 };
 use crate::event::Event;
 use crate::name::{PluginName, TopicName};
@@ -54,7 +54,7 @@ impl Bed {
     }
 
     async fn check(&self, name: &str) -> Result<Loaded, CheckError> {
-        self.plugins.check(&project(), built(name)).await
+        self.plugins.check(&project(), built(name), Purpose::Upload).await
     }
 
     fn use_with(&self, loaded: &Loaded, name: &str, change: fn(&mut StageSpec)) -> PluginStage {
@@ -240,7 +240,7 @@ async fn uploads_that_are_no_plugins_are_refused_with_what_was_found() {
         (built("unknown-import"), Problem::UnknownImport),
     ];
     for (bytes, expected) in cases {
-        match bed.plugins.check(&project(), bytes).await {
+        match bed.plugins.check(&project(), bytes, Purpose::Upload).await {
             Err(CheckError::Invalid { problem, expected: rule, found }) => {
                 assert_eq!(problem, expected, "{rule}, {found}");
                 assert!(!rule.is_empty() && !found.is_empty());

@@ -22,7 +22,7 @@ use stream_storage::{
 };
 
 use crate::name::PluginName;
-use crate::plugin::{CheckError, Loaded, Plugins};
+use crate::plugin::{CheckError, Loaded, Plugins, Purpose};
 use crate::project::Made;
 use crate::stage::{PluginRef, Role};
 use crate::state::{self, Attempts, Page, PageRequest};
@@ -39,6 +39,9 @@ pub struct Plugin {
     pub name: PluginName,
     /// Its versions, the newest last; at least one.
     pub versions: Vec<PluginVersion>,
+    /// The last version of a plugin of this name that was deleted: a binding or a history that names
+    /// it never means another component.
+    deleted: u64,
 }
 
 /// One upload of a plugin.
@@ -94,6 +97,8 @@ pub enum RegistryError {
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredPlugin {
     versions: Vec<StoredVersion>,
+    #[serde(default)]
+    deleted: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -145,12 +150,15 @@ impl Registry {
         name: &PluginName,
         bytes: Bytes,
     ) -> Result<(PluginVersion, Made), RegistryError> {
-        let loaded = self.plugins.check(project, bytes.clone()).await?;
+        let loaded = self.plugins.check(project, bytes.clone(), Purpose::Upload).await?;
         let mut attempts = Attempts::default();
         loop {
             let (mut plugin, expected) = match self.load(project, name).await? {
                 Some((plugin, version)) => (plugin, Expected::Version(version)),
-                None => (Plugin { name: name.clone(), versions: Vec::new() }, Expected::Absent),
+                None => {
+                    let (name, versions, deleted) = (name.clone(), Vec::new(), 0);
+                    (Plugin { name, versions, deleted }, Expected::Absent)
+                }
             };
             let newest = plugin.versions.last();
             if let Some(newest) = newest.filter(|newest| newest.digest == loaded.digest) {
@@ -161,7 +169,7 @@ impl Registry {
                 return Err(RegistryError::TooManyVersions { name, max: VERSIONS_MAX });
             }
             let version = PluginVersion {
-                version: newest.map_or(0, |newest| newest.version) + 1,
+                version: newest.map_or(plugin.deleted, |newest| newest.version) + 1,
                 digest: loaded.digest.clone(),
                 size: bytes.len() as u64,
                 roles: loaded.roles().to_vec(),
@@ -202,6 +210,7 @@ impl Registry {
         name: &PluginName,
     ) -> Result<(Plugin, Version), RegistryError> {
         let found = self.load(project, name).await?;
+        let found = found.filter(|(plugin, _)| !plugin.versions.is_empty());
         Ok(found.ok_or_else(|| PluginNotFound { name: name.clone(), version: None })?)
     }
 
@@ -236,12 +245,15 @@ impl Registry {
             return Ok(loaded);
         }
         let bytes = blob::read(self.store.as_ref(), project, digest).await?;
-        Ok(self.plugins.check(project, bytes).await?)
+        Ok(self.plugins.check(project, bytes, Purpose::Load).await?)
     }
 
     /// Adds to `transaction` that the plugin is deleted, if it is as it was read.
-    pub(crate) fn delete_in(transaction: &mut Transaction, name: &PluginName, version: Version) {
-        transaction.expect(key(name), Expected::Version(version)).delete(key(name));
+    pub(crate) fn delete_in(transaction: &mut Transaction, plugin: &Plugin, version: Version) {
+        let deleted = plugin.versions.last().map_or(plugin.deleted, |newest| newest.version);
+        let row = StoredPlugin { versions: Vec::new(), deleted };
+        transaction.expect(key(&plugin.name), Expected::Version(version));
+        transaction.put(key(&plugin.name), state::encode(&row));
     }
 
     /// Removes the bytes of components that no plugin of these projects has, unless they came within
@@ -321,7 +333,8 @@ impl StoredPlugin {
             roles: version.roles.iter().map(|role| role.as_str().to_owned()).collect(),
             created_at: version.created_at.0,
         };
-        Self { versions: plugin.versions.iter().map(store).collect() }
+        let versions = plugin.versions.iter().map(store).collect();
+        Self { versions, deleted: plugin.deleted }
     }
 
     fn into_plugin(self, name: PluginName) -> Plugin {
@@ -333,7 +346,8 @@ impl StoredPlugin {
             roles: version.roles.iter().filter_map(|word| Role::parse(word)).collect(),
             created_at: Timestamp(version.created_at),
         };
-        Plugin { name, versions: self.versions.into_iter().map(restore).collect() }
+        let versions = self.versions.into_iter().map(restore).collect();
+        Plugin { name, versions, deleted: self.deleted }
     }
 }
 

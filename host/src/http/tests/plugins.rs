@@ -430,6 +430,12 @@ async fn figures_and_logs_can_be_seen() {
     let calls =
         "stream_plugin_calls_total{project=\"default\",plugin=\"flood-log\",version=\"1\"} 1";
     assert!(metrics.contains(calls), "{metrics}");
+    server.call("PUT /projects/other", Value::Null).await;
+    let made = server.call("POST /projects/other/keys", json!({ "scopes": ["publish"] })).await;
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    let metrics = server.call_as(&key, "GET /metrics", Value::Null).await;
+    assert_eq!(metrics.status, 200);
+    assert!(!metrics.text.contains("flood-log"), "another tenant's plugins are not shown");
 }
 
 #[tokio::test]
@@ -474,4 +480,20 @@ async fn a_list_that_was_unbound_is_gone_but_for_its_revisions() {
     assert_eq!(server.get("/bindings").await.json(), json!({ "bindings": [] }));
     let again = server.bind("validate/t", "pass-through", json!({})).await;
     assert_eq!(again.json()["revision"], 3, "an old revision never matches");
+}
+
+#[tokio::test]
+async fn a_version_of_a_deleted_plugin_never_means_another_component() {
+    let server = Server::start().await;
+    server.upload_as("a", "pass-through").await;
+    server.upload_as("b", "pass-through").await;
+    server.bind("validate/t", "a", json!({})).await;
+    server.bind("validate/t", "b", json!({})).await;
+    assert_eq!(server.call("DELETE /plugins/a", Value::Null).await.status, 204);
+    assert_eq!(server.get("/plugins/a").await.error(), (404, "plugin-not-found".to_owned()));
+    assert_eq!(server.get("/plugins").await.json()["plugins"].as_array().unwrap().len(), 1);
+    let again = server.upload_as("a", "validate-order").await;
+    assert_eq!(again.json()["version"], 2, "{}", again.text);
+    let back = server.call("POST /bindings/validate/t/rollback", Value::Null).await;
+    assert_eq!(back.error(), (404, "plugin-version-not-found".to_owned()));
 }
