@@ -3,12 +3,14 @@
 
 use stream_storage::ProjectName;
 
+use crate::decode;
 use crate::event::Event;
+use crate::limit::Limits;
 use crate::name::{PluginName, TopicName};
 use crate::pipeline::{Binding, PipelineError, Pipelines};
 use crate::plugin::{Outcomes, Plugins, StageSpec, Usage};
 use crate::registry::{Registry, RegistryError};
-use crate::stage::{Cause, Context, Fault, PluginRef, Role, Who};
+use crate::stage::{Cause, Change, Context, Fault, PluginRef, Role, Who};
 
 /// What to try.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub struct TrialRequest<'a> {
 pub struct Said {
     /// One outcome an event, or why there is none.
     pub outcomes: Result<Outcomes, Fault>,
-    /// What the call took; nothing if it failed.
+    /// What the call took.
     pub usage: Usage,
 }
 
@@ -80,6 +82,8 @@ pub struct Trials<'a> {
     pub plugins: &'a Plugins,
     /// To find what is bound.
     pub pipelines: &'a Pipelines,
+    /// What an event may be.
+    pub limits: &'a Limits,
 }
 
 impl Trials<'_> {
@@ -177,9 +181,23 @@ impl Trials<'_> {
             }
         };
         let events: Vec<&Event<'_>> = request.events.iter().collect();
-        Ok(match stage.call(role, &request.context, &events).await {
-            Ok((outcomes, usage)) => Said { outcomes: Ok(outcomes), usage },
-            Err(fault) => Said { outcomes: Err(fault), usage: Usage::default() },
-        })
+        let (outcomes, usage) = stage.call_and_tell(role, &request.context, &events).await;
+        let outcomes = outcomes.and_then(|outcomes| self.checked(outcomes, &binding.plugin));
+        Ok(Said { outcomes, usage })
+    }
+
+    /// What a publish would check of a transform's events, too.
+    fn checked(&self, outcomes: Outcomes, plugin: &PluginRef) -> Result<Outcomes, Fault> {
+        if let Outcomes::Changes(changes) = &outcomes {
+            for change in changes {
+                if let Change::Replace(event) = change
+                    && let Err(message) = decode::check(event, self.limits)
+                {
+                    let who = Who::Plugin(plugin.clone());
+                    return Err(Fault { who, cause: Cause::Answer, message });
+                }
+            }
+        }
+        Ok(outcomes)
     }
 }

@@ -77,8 +77,12 @@ pub(crate) async fn run(
         return Err(ApiError::invalid("from", "there are no events there"));
     }
     let node = &app.node;
-    let trials =
-        Trials { registry: &node.registry, plugins: &node.plugins, pipelines: &node.pipelines };
+    let trials = Trials {
+        registry: &node.registry,
+        plugins: &node.plugins,
+        pipelines: &node.pipelines,
+        limits: &node.limits,
+    };
     let context = Context { topic, partitions };
     let project = &caller.project;
     let request =

@@ -10,7 +10,7 @@ use crate::lock::lock;
 /// Lines kept of one version of a plugin.
 const LINES_MAX: usize = 1_000;
 /// Bytes kept of one version of a plugin.
-const BYTES_MAX: usize = 256 << 10;
+const BYTES_MAX: usize = 64 << 10;
 /// Bytes that one call may add; what is more is dropped and counted.
 const CALL_BYTES_MAX: usize = 16 << 10;
 /// A longer line is cut into several.

@@ -109,22 +109,45 @@ impl PluginStage {
         context: &Context,
         events: &[&Event<'_>],
     ) -> Result<(Outcomes, Usage), Fault> {
+        let (outcomes, usage) = self.call_and_tell(role, context, events).await;
+        outcomes.map(|outcomes| (outcomes, usage))
+    }
+
+    /// As [`call`](Self::call), with what the call took also where it failed.
+    pub async fn call_and_tell(
+        &self,
+        role: Role,
+        context: &Context,
+        events: &[&Event<'_>],
+    ) -> (Result<Outcomes, Fault>, Usage) {
+        let mut usage = Usage::default();
+        let outcomes = self.outcomes(role, context, events, &mut usage).await;
+        (outcomes, usage)
+    }
+
+    async fn outcomes(
+        &self,
+        role: Role,
+        context: &Context,
+        events: &[&Event<'_>],
+        usage: &mut Usage,
+    ) -> Result<Outcomes, Fault> {
         match role {
             Role::Validate => {
-                let (verdicts, usage) = self.run(context, events, Guest::validate).await?;
-                Ok((Outcomes::Verdicts(self.verdicts(verdicts)), usage))
+                let verdicts = self.run(context, events, usage, Guest::validate).await?;
+                Ok(Outcomes::Verdicts(self.verdicts(verdicts)))
             }
             Role::Partition => {
-                let (partitions, usage) = self.run(context, events, Guest::partition).await?;
-                Ok((Outcomes::Partitions(self.partitions(context, partitions)?), usage))
+                let partitions = self.run(context, events, usage, Guest::partition).await?;
+                Ok(Outcomes::Partitions(self.partitions(context, partitions)?))
             }
             Role::Route => {
-                let (names, usage) = self.run(context, events, Guest::route).await?;
-                Ok((Outcomes::Topics(self.topics(names)?), usage))
+                let names = self.run(context, events, usage, Guest::route).await?;
+                Ok(Outcomes::Topics(self.topics(names)?))
             }
             Role::Transform => {
-                let (outcomes, usage) = self.run(context, events, Guest::transform).await?;
-                Ok((Outcomes::Changes(self.changes(outcomes)), usage))
+                let outcomes = self.run(context, events, usage, Guest::transform).await?;
+                Ok(Outcomes::Changes(self.changes(outcomes)))
             }
         }
     }
@@ -134,8 +157,9 @@ impl PluginStage {
         &self,
         context: &Context,
         events: &[&Event<'_>],
+        usage: &mut Usage,
         call: fn(&mut Guest, Call<'_>) -> Result<Vec<T>, Failed>,
-    ) -> Result<(Vec<T>, Usage), Fault> {
+    ) -> Result<Vec<T>, Fault> {
         let bytes = events.iter().map(|event| event.byte_len()).sum();
         let columns = Arc::new(heavy(bytes, || Columns::of(events)));
         let context = Arc::new(WireContext::new(context, &self.0.config));
@@ -154,10 +178,11 @@ impl PluginStage {
             self.0.seen.refused(Cause::Busy);
             return Err(self.fault(Cause::Busy, full.to_string()));
         }
-        let ended = answered.await.unwrap_or_else(|_| {
+        let (ended, took) = answered.await.unwrap_or_else(|_| {
             let message = "the call ended without an answer".to_owned();
-            Err(Failed { cause: Cause::Unavailable, message })
+            (Err(Failed { cause: Cause::Unavailable, message }), Usage::default())
         });
+        *usage = took;
         ended.map_err(|Failed { cause, message }| self.fault(cause, message))
     }
 
@@ -282,7 +307,7 @@ impl Inner {
         columns: &Arc<Columns>,
         queued: Duration,
         call: fn(&mut Guest, Call<'_>) -> Result<Vec<T>, Failed>,
-    ) -> Result<(Vec<T>, Usage), Failed> {
+    ) -> (Result<Vec<T>, Failed>, Usage) {
         let began = monotonic();
         let _ticking = self.machine.ticker.start();
         let mut memory = 0;
@@ -308,7 +333,7 @@ impl Inner {
         let usage = Usage { time: monotonic().saturating_sub(began), queued, memory };
         let fault = ended.as_ref().err().map(|failed| failed.cause);
         self.seen.called(columns.count(), usage, fault);
-        ended.map(|outcomes| (outcomes, usage))
+        (ended, usage)
     }
 
     /// An instance that is kept, or a new one.

@@ -206,3 +206,16 @@ async fn copies_count_against_the_limit_before_they_are_made() {
     assert_eq!(refused.json()["error"]["limit"], "transaction bytes");
     assert_eq!(server.events(lines(&[&value]), &[]).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_trial_tells_what_a_publish_would_and_what_a_failed_call_took() {
+    let server = Server::start().await;
+    server.upload("bad-transform").await;
+    let tried = json!({ "topic": "t", "events": [{ "value": 1 }] });
+    let answer = server.call("POST /plugins/bad-transform/try", tried.clone()).await.json();
+    assert_eq!(answer["fault"]["cause"], "answer", "{answer}");
+    server.upload("spin").await;
+    let answer = server.call("POST /plugins/spin/try", tried).await.json();
+    assert_eq!(answer["fault"]["cause"], "timeout");
+    assert!(answer["time_us"].as_u64().unwrap() >= 100_000, "{answer}");
+}
