@@ -39,8 +39,8 @@ const SHARE_MIN: usize = 50;
 const ATTEMPTS: usize = 3;
 
 /// Memory that the server may have in the end. The store alone comes to 350 MiB under such traffic; a
-/// guest that left its own behind would add 64 with each call.
-const RESIDENT_MAX: usize = 448 << 20;
+/// guest that left its own behind would add 64 with each of hundreds of calls.
+const RESIDENT_MAX: usize = 512 << 20;
 /// Memory that instances may have in the end: those that are kept.
 const KEPT_MAX: f64 = (16 << 20) as f64;
 

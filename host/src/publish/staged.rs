@@ -20,7 +20,7 @@ use crate::stage::{
 };
 use crate::topic::Topic;
 
-/// Marks an event that a validator should have seen and was skipped for; its value is the plugin.
+/// Marks an event that validators should have seen and were skipped for; its value names them.
 pub(super) const SKIPPED: &str = "stream-validation-skipped";
 
 /// What stages need beside the events.
@@ -36,6 +36,8 @@ pub(super) struct Staged<'a, 'e> {
     pub(super) event: Cow<'a, Event<'e>>,
     /// Where the publisher or a plugin wants it.
     partition: Option<u32>,
+    /// Validators that it was to pass and did not, since they broke.
+    skipped: Vec<String>,
 }
 
 /// The events of one topic that have passed its plan.
@@ -56,6 +58,7 @@ impl<'a, 'e> Passed<'a, 'e> {
                 event: Cow::Borrowed(event),
                 // A copy's partitions are those of another topic.
                 partition: event.partition.filter(|_| !arrival.is_copy),
+                skipped: Vec::new(),
             })
         };
         let staged = target.arrivals.into_iter().filter_map(stage).collect();
@@ -90,6 +93,7 @@ impl<'a, 'e> Passed<'a, 'e> {
         if let Some(partitioner) = &plan.partitioner {
             self.partition(partitioner, &context, stages, fates).await?;
         }
+        self.staged.iter_mut().for_each(Staged::mark);
         // What nobody has chosen: all of it, or what a plugin was skipped for.
         self.partition_by_key(&context).await
     }
@@ -128,7 +132,9 @@ impl<'a, 'e> Passed<'a, 'e> {
                 Ok(Verdict::Reject(reason)) => {
                     fates.reject(staged.index, &context.topic, plugin(&validator.who), reason);
                 }
-                Err(fault) if validator.on_fault == OnFault::Skip => staged.mark(&fault),
+                Err(fault) if validator.on_fault == OnFault::Skip => {
+                    staged.skipped.extend(plugin(&fault.who).map(ToString::to_string));
+                }
                 Err(fault) => fates.fault(&[staged.index], &context.topic, &fault),
             }
         }
@@ -206,11 +212,16 @@ impl Passed<'_, '_> {
 }
 
 impl Staged<'_, '_> {
-    fn mark(&mut self, fault: &Fault) {
-        if let Some(plugin) = plugin(&fault.who) {
-            let headers = &mut self.event.to_mut().headers;
-            headers.retain(|(name, _)| name != SKIPPED);
-            headers.push((SKIPPED.into(), plugin.to_string().into()));
+    /// Marks what no validator has seen, whatever the publisher or a transform says.
+    fn mark(&mut self) {
+        let is_marked = self.event.headers.iter().any(|(name, _)| name == SKIPPED);
+        if self.skipped.is_empty() && !is_marked {
+            return;
+        }
+        let headers = &mut self.event.to_mut().headers;
+        headers.retain(|(name, _)| name != SKIPPED);
+        if !self.skipped.is_empty() {
+            headers.push((SKIPPED.into(), self.skipped.join(", ").into()));
         }
     }
 }

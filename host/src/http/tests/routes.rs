@@ -219,3 +219,21 @@ async fn a_trial_tells_what_a_publish_would_and_what_a_failed_call_took() {
     assert_eq!(answer["fault"]["cause"], "timeout");
     assert!(answer["time_us"].as_u64().unwrap() >= 100_000, "{answer}");
 }
+
+#[tokio::test]
+async fn the_mark_of_a_skipped_validator_is_neither_forged_nor_lost() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.bound("transform", "redact-field", json!({ "config": ["a"] })).await;
+    let header = json!({ "stream-validation-skipped": "forged" });
+    let event = json!({ "value": { "a": 1 }, "headers": header });
+    let mark = async || {
+        server.call("POST /topics/t/produce", event.clone()).await;
+        let path = "/topics/t/partitions/0/records?tail=1";
+        let records = server.get(path).await.json();
+        records["records"][0]["headers"]["stream-validation-skipped"].clone()
+    };
+    assert_eq!(mark().await, Value::Null);
+    server.bound("validate", "panic", json!({ "on_fault": "skip" })).await;
+    assert_eq!(mark().await, "panic@1");
+}
