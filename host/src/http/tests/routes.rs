@@ -237,3 +237,15 @@ async fn the_mark_of_a_skipped_validator_is_neither_forged_nor_lost() {
     server.bound("validate", "panic", json!({ "on_fault": "skip" })).await;
     assert_eq!(mark().await, "panic@1");
 }
+
+#[tokio::test]
+async fn a_request_names_at_most_1024_topics_by_its_types() {
+    let server = Server::start().await;
+    let lines = |count: usize| -> String {
+        (0..count).map(|n| format!("{{\"type\":\"t{n}\",\"value\":{n}}}\n")).collect()
+    };
+    assert_eq!(server.by_type(&lines(1_024)).await.json()["unrouted"], 1_024);
+    let refused = server.by_type(&lines(1_025)).await;
+    assert_eq!(refused.error(), (413, "too-large".to_owned()));
+    assert_eq!(refused.json()["error"]["limit"], "request_topics");
+}
