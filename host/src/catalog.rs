@@ -12,6 +12,8 @@ use stream_storage::{
     Transaction, Version,
 };
 
+use tokio::sync::watch;
+
 use crate::lock::{read, write};
 use crate::name::TopicName;
 use crate::partition::RoundRobin;
@@ -65,6 +67,8 @@ pub struct Catalog {
     clock: Arc<dyn Clock>,
     partitions_max: u32,
     cache: RwLock<Cache>,
+    /// Counts the changes of topics on this host.
+    changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -77,7 +81,23 @@ struct Cache {
 impl Catalog {
     /// Reads nothing yet. Topics may have up to `partitions_max` partitions.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, partitions_max: u32) -> Self {
-        Self { store, clock, partitions_max, cache: RwLock::default() }
+        Self {
+            store,
+            clock,
+            partitions_max,
+            cache: RwLock::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// Changes whenever a topic of this host is made, changed or deleted.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Counts what [`changed`](Self::changed) tells of.
+    pub(crate) fn changes(&self) -> u64 {
+        *self.changed.borrow()
     }
 
     /// Makes a topic, or finds one with the same configuration. Durable on return.
@@ -262,6 +282,8 @@ impl Catalog {
         let mut cache = write(&self.cache);
         cache.changes += 1;
         cache.topics.remove(&(project.clone(), name.clone()));
+        drop(cache);
+        self.tell();
     }
 
     /// Forgets what is in memory about the topic of an id that is gone.
@@ -269,6 +291,12 @@ impl Catalog {
         let mut cache = write(&self.cache);
         cache.changes += 1;
         cache.topics.retain(|_, topic| topic.id != id);
+        drop(cache);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|changes| *changes += 1);
     }
 
     fn remember(&self, topic: Topic) -> Arc<Topic> {
@@ -277,6 +305,8 @@ impl Catalog {
         let mut cache = write(&self.cache);
         cache.changes += 1;
         cache.topics.insert(place, Arc::clone(&topic));
+        drop(cache);
+        self.tell();
         topic
     }
 

@@ -1,20 +1,23 @@
 //! The one read path: records of a partition from an offset, a time or the end, and records of all
 //! partitions from given offsets; at once or when there are some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use stream_storage::{
     Bounds, Partition, ReadError, ReadRequest, ReadStart, Records, Segment, Store, StoreError,
     Timestamp, TopicId, Watch,
 };
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::lock::lock;
+use crate::slot::Slot;
 
 /// Where a read of one partition starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub struct Amount {
 #[derive(Debug, Clone)]
 pub struct PartitionRecords {
     /// The partition.
-    pub partition: Partition,
+    pub slot: Slot,
     /// The records, in order; no segment is empty.
     pub segments: Vec<Segment>,
     /// The offset to read next.
@@ -80,6 +83,21 @@ pub enum ConsumeError {
     Store(#[from] StoreError),
 }
 
+/// What is new in some topics.
+pub(crate) struct News(Vec<watch::Receiver<u64>>);
+
+impl News {
+    /// Waits for a change in one of the topics; `false` if one of them is gone for good. Cancel safe.
+    async fn changed(&mut self) -> bool {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let changes = self.0.iter_mut().map(|topic| Box::pin(topic.changed()));
+        let (changed, ..) = select_all(changes).await;
+        changed.is_ok()
+    }
+}
+
 /// Reads records for clients and connectors alike.
 pub struct Reader {
     store: Arc<dyn Store>,
@@ -107,7 +125,7 @@ impl Reader {
         start: Start,
         amount: Amount,
     ) -> Result<Records, ConsumeError> {
-        let mut news = self.store.watch(Watch::Topic(topic));
+        let mut news = self.watch([topic]);
         let deadline = Instant::now() + amount.wait;
         // A tail is fixed when it is first looked at: the records that a wait brings belong to it.
         let mut start = match start {
@@ -128,38 +146,39 @@ impl Reader {
         }
     }
 
-    /// Records of several partitions, from the offset given with each. The amount is shared: first
-    /// each partition that has records gets an equal part, then what is left goes to those that
-    /// have more, and each call begins with a random partition, so that a busy one starves nobody.
-    /// Cancel safe.
+    /// Records of several partitions, from the offset given with each; waits for some if there are
+    /// none. See [`read_slots`](Self::read_slots) for how the amount is shared. Cancel safe.
     ///
     /// # Errors
     ///
-    /// A start is trimmed or beyond the log end, the topic is gone, or the store could not be read.
+    /// A start is trimmed or beyond the log end, a topic is gone, or the store could not be read.
     pub async fn read_all(
         &self,
-        topic: TopicId,
-        starts: &BTreeMap<Partition, u64>,
+        starts: &BTreeMap<Slot, u64>,
         amount: Amount,
     ) -> Result<Vec<PartitionRecords>, ConsumeError> {
-        let mut news = self.store.watch(Watch::Topic(topic));
+        let mut news = self.watch(starts.keys().map(|slot| slot.topic));
         let deadline = Instant::now() + amount.wait;
         loop {
-            let found = self.read_all_once(topic, starts, amount).await?;
+            let found = self.read_slots(starts, amount).await?;
             if !found.is_empty() || !self.news(&mut news, deadline).await {
                 return Ok(found);
             }
         }
     }
 
-    /// Waits until there may be something new. `false` means: answer with what there is.
-    async fn news(&self, news: &mut tokio::sync::watch::Receiver<u64>, deadline: Instant) -> bool {
+    /// What is new in these topics from here on.
+    pub(crate) fn watch(&self, topics: impl IntoIterator<Item = TopicId>) -> News {
+        let topics: BTreeSet<TopicId> = topics.into_iter().collect();
+        News(topics.into_iter().map(|topic| self.store.watch(Watch::Topic(topic))).collect())
+    }
+
+    /// Waits until there may be something new. `false` means: answer with what there is. Cancel safe.
+    pub(crate) async fn news(&self, news: &mut News, deadline: Instant) -> bool {
         tokio::select! {
             biased;
             () = self.drain.begun() => false,
-            changed = tokio::time::timeout_at(deadline, news.changed()) => {
-                matches!(changed, Ok(Ok(())))
-            }
+            changed = tokio::time::timeout_at(deadline, news.changed()) => changed == Ok(true),
         }
     }
 
@@ -191,27 +210,35 @@ impl Reader {
         })
     }
 
-    async fn read_all_once(
+    /// Records of several partitions, without waiting. The amount is shared: first each partition
+    /// that has records gets an equal part, then what is left goes to those that have more, and each
+    /// call begins with a random partition, so that a busy one starves nobody. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_all`](Self::read_all).
+    pub(crate) async fn read_slots(
         &self,
-        topic: TopicId,
-        starts: &BTreeMap<Partition, u64>,
+        starts: &BTreeMap<Slot, u64>,
         amount: Amount,
     ) -> Result<Vec<PartitionRecords>, ConsumeError> {
         let mut found = Vec::new();
-        for (&partition, &start) in starts {
-            let bounds = self.store.bounds(topic, partition).await?;
+        for (&slot, &start) in starts {
+            let bounds = self.store.bounds(slot.topic, slot.partition).await?;
             if start < bounds.start || start > bounds.end {
-                self.check_start(topic, partition, start).await?;
+                self.check_start(slot, start).await?;
             }
             if start < bounds.end {
-                let next_offset = start;
-                found.push(PartitionRecords { partition, segments: Vec::new(), next_offset });
+                found.push(PartitionRecords { slot, segments: Vec::new(), next_offset: start });
             }
         }
         if found.is_empty() {
             // A topic that is gone has nothing new either.
-            if let Some((&partition, &start)) = starts.first_key_value() {
-                self.check_start(topic, partition, start).await?;
+            let mut last = None;
+            for (&slot, &start) in starts {
+                if last.replace(slot.topic) != Some(slot.topic) {
+                    self.check_start(slot, start).await?;
+                }
             }
             return Ok(found);
         }
@@ -228,7 +255,7 @@ impl Reader {
                 if left.records_max == 0 || left.bytes_max == 0 {
                     break;
                 }
-                self.read_part(topic, part, share, &mut left).await?;
+                self.read_part(part, share, &mut left).await?;
             }
         }
         found.retain(|part| !part.segments.is_empty());
@@ -236,20 +263,15 @@ impl Reader {
     }
 
     /// Whether a read may start there. Bounds alone do not tell a trim from a topic that is gone.
-    async fn check_start(
-        &self,
-        topic: TopicId,
-        partition: Partition,
-        start: u64,
-    ) -> Result<(), ConsumeError> {
+    async fn check_start(&self, slot: Slot, start: u64) -> Result<(), ConsumeError> {
         let amount = Amount { records_max: 1, bytes_max: 1, wait: Duration::ZERO };
-        self.read_once(topic, partition, ReadStart::Offset(start), amount).await.map(drop)
+        let start = ReadStart::Offset(start);
+        self.read_once(slot.topic, slot.partition, start, amount).await.map(drop)
     }
 
     /// Reads on in one partition: at most `share`, and at most what is `left` of the whole.
     async fn read_part(
         &self,
-        topic: TopicId,
         part: &mut PartitionRecords,
         share: Amount,
         left: &mut Amount,
@@ -260,7 +282,7 @@ impl Reader {
             ..share
         };
         let start = ReadStart::Offset(part.next_offset);
-        let found = self.read_once(topic, part.partition, start, amount).await?;
+        let found = self.read_once(part.slot.topic, part.slot.partition, start, amount).await?;
         let bytes: usize = found.segments.iter().map(Segment::byte_len).sum();
         left.records_max = left.records_max.saturating_sub(found.count());
         left.bytes_max = left.bytes_max.saturating_sub(bytes);

@@ -42,6 +42,7 @@ pub mod project;
 pub mod publish;
 pub mod registry;
 pub mod retention;
+pub mod slot;
 pub mod stage;
 mod state;
 pub mod stats;

@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError};
 use crate::consume::Reader;
 use crate::drain::Drain;
-use crate::group::Groups;
+use crate::group::{Groups, GroupsParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
@@ -55,8 +55,8 @@ pub struct Node {
     /// The write path.
     pub publisher: Publisher,
     /// The read path.
-    pub reader: Reader,
-    /// What groups have committed.
+    pub reader: Arc<Reader>,
+    /// Who reads together, and how far they have come.
     pub groups: Groups,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
@@ -136,10 +136,17 @@ impl Node {
         });
         let retention =
             Retention::new(store.clone(), clock.clone(), catalog.clone(), projects.clone());
+        let reader = Arc::new(Reader::new(store.clone(), drain.clone(), rand::make_rng()));
+        let groups = Groups::new(GroupsParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            reader: reader.clone(),
+        });
         let node = Self {
             keys: Keys::open(store.clone(), clock.clone()).await?,
-            reader: Reader::new(store.clone(), drain.clone(), rand::make_rng()),
-            groups: Groups::new(store.clone(), clock.clone()),
+            reader,
+            groups,
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             // A packed upload is held beside what it unpacks to.
@@ -307,6 +314,7 @@ mod tests {
                 identity: None,
                 ack: None,
                 on_reject: crate::publish::OnReject::Refuse,
+                alongside: None,
             };
             here.publisher.publish(request).await
         };

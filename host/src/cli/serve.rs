@@ -103,6 +103,10 @@ impl Serve {
                 app.node().retention.run(config.retention_interval, drain).await;
             })
         };
+        let groups = {
+            let (app, drain) = (Arc::clone(&app), drain.clone());
+            tokio::spawn(async move { app.node().groups.run(drain).await })
+        };
         let sweep = {
             let app = Arc::clone(&app);
             tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
@@ -117,6 +121,7 @@ impl Serve {
         http::serve(listener, app, router, server).await;
         // A panic in it has been printed; the store is closed all the same.
         let _ = retention.await;
+        let _ = groups.await;
         let _ = sweep.await;
         store.close().await;
         tracing::info!("stopped");

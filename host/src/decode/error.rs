@@ -56,6 +56,22 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// The same error where so many events came before those that it is about.
+    pub(crate) fn behind(self, events: usize) -> Self {
+        match self {
+            Self::Malformed { index, byte, field, message } => {
+                Self::Malformed { index: index + events, byte, field, message }
+            }
+            Self::EventTooLarge { index, max, got } => {
+                Self::EventTooLarge { index: index + events, max, got }
+            }
+            Self::TooManyHeaders { index, max } => {
+                Self::TooManyHeaders { index: index + events, max }
+            }
+            other => other,
+        }
+    }
+
     /// The same error where what was read begins so many bytes into its body.
     pub(crate) fn moved(self, bytes: usize) -> Self {
         match self {

@@ -148,6 +148,25 @@ pub(crate) async fn fields(
     Fields::parse(&body.bytes)
 }
 
+/// As [`fields`], of a call that may come without a body.
+///
+/// # Errors
+///
+/// As [`fields`].
+pub(crate) async fn fields_if_any(
+    app: &App,
+    project: &ProjectName,
+    request: Request,
+) -> Result<Fields, ApiError> {
+    let of_json = decode::expect_json(request.headers());
+    let body = read_within(app, &app.node.budget, project, request, control_limit(app)).await?;
+    if body.bytes.is_empty() {
+        return Ok(Fields::default());
+    }
+    of_json?;
+    Fields::parse(&body.bytes)
+}
+
 /// Reads the body of a call that holds events: as large as a publish.
 ///
 /// # Errors

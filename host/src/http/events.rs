@@ -38,6 +38,7 @@ pub(crate) async fn produce(
         identity,
         ack,
         on_reject: OnReject::Refuse,
+        alongside: None,
     };
     let published = app.node.publisher.publish(request).await?;
     let mut told = Map::new();
@@ -109,7 +110,7 @@ async fn publish_to(
     let body = body::read(app, &caller.project, request).await?;
     let scope = match destination {
         Destination::Topic(topic) => topic.as_str(),
-        Destination::ByType => "",
+        Destination::ByType | Destination::Each(_) => "",
     };
     let identity = identity::identity(&headers, scope, &body.bytes)?;
     let bytes = body.bytes.len();
@@ -118,13 +119,20 @@ async fn publish_to(
         decode::expect_types(&events)?;
     }
     let project = &caller.project;
-    let request =
-        PublishRequest { project, destination, events: &events, identity, ack, on_reject };
+    let request = PublishRequest {
+        project,
+        destination,
+        events: &events,
+        identity,
+        ack,
+        on_reject,
+        alongside: None,
+    };
     Ok(app.node.publisher.publish(request).await?)
 }
 
 /// 202 if nothing was stored where it was meant to be; a repeat gets the status of the first.
-fn status(published: &Published) -> StatusCode {
+pub(super) fn status(published: &Published) -> StatusCode {
     if published.count == 0 { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
 
@@ -152,7 +160,7 @@ fn add_exceptions(told: &mut Map<String, Value>, published: &Published) {
     }
 }
 
-fn of_topic(places: &TopicPlaces) -> Value {
+pub(super) fn of_topic(places: &TopicPlaces) -> Value {
     let count: u64 = places.places.iter().map(|place| u64::from(place.count)).sum();
     json!({
         "topic": places.topic,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 
 /// What is left of the body.
+#[derive(Default)]
 pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {

@@ -1,113 +1,183 @@
-//! `…/consume` and `…/offsets`: reading as a group, and its commits.
+//! `…/groups`: how groups stand, resets and deletion.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use stream_storage::Partition;
 
 use super::answer::{self, Answer};
-use super::auth::{Caller, Consume};
-use super::fields::required;
-use super::params::{Params, TopicParam};
-use super::record_json::{Layout, RecordWriter};
-use super::room::Room;
+use super::auth::{Caller, Consume, Manage};
+use super::error::ApiError;
+use super::fields::{Fields, required};
+use super::members::of_member;
+use super::params::{GroupParam, Params};
 use super::{App, body};
-use crate::group::{OffsetCommit, Reset};
-use crate::heavy::heavy;
-use crate::name::GroupName;
+use crate::group::{DescribedMember, Description, Force, PartitionState, ResetTo, Stuck};
+use crate::name::TopicName;
+use crate::timestamp;
 
-pub(crate) async fn consume(
+pub(crate) async fn list(
     State(app): State<Arc<App>>,
     caller: Caller<Consume>,
-    TopicParam(name): TopicParam,
     params: Params,
 ) -> Answer {
-    let node = &app.node;
-    let (group, amount) = (params.group()?, params.amount()?);
-    let partition = params.number("partition", 0..=u32::MAX)?;
-    let topic = node.catalog.get(&caller.project, &name).await?;
-    let mut positions = match partition {
-        Some(partition) => {
-            let partition = topic.partition(partition)?;
-            let position = node.groups.position(&topic, &group, partition).await?;
-            BTreeMap::from([(partition, position)])
-        }
-        None => node.groups.positions(&topic, &group).await?,
-    };
-    let mut room = Room::take(&app, &caller, amount)?;
-    let mut found = node.reader.read_all(topic.id, &positions, room.amount()).await?;
-    if found.is_empty()
-        && let Some(first) = room.leave()
-    {
-        node.reader.read_all(topic.id, &positions, first).await?;
-        room.enter(&app, &caller)?;
-        found = node.reader.read_all(topic.id, &positions, room.amount()).await?;
-    }
-    let segments = found.iter().flat_map(|part| &part.segments);
-    let bytes: usize = segments.map(|segment| segment.byte_len()).sum();
-    let mut out = Vec::with_capacity(bytes);
-    out.extend_from_slice(b"{\"records\":[");
-    let mut writer = RecordWriter::new(topic.name.as_str(), Layout::Array, out);
-    heavy(bytes, || {
-        found.iter().try_for_each(|part| {
-            part.segments.iter().try_for_each(|segment| writer.write(part.partition, segment))
-        })
-    })?;
-    positions.extend(found.iter().map(|part| (part.partition, part.next_offset)));
-    let mut out = writer.finish();
-    let last = found.last().map(|part| part.next_offset);
-    let next = last.or_else(|| positions.values().next().copied()).unwrap_or(0);
-    out.extend_from_slice(format!("],\"next_offset\":{next},\"next_offsets\":").as_bytes());
-    let positions: BTreeMap<u32, u64> =
-        positions.into_iter().map(|(Partition(number), offset)| (number, offset)).collect();
-    out.extend_from_slice(json!(positions).to_string().as_bytes());
-    out.push(b'}');
-    let permit = room.into_permit(&out);
-    Ok(answer::held("application/json", out, permit))
+    let page = app.node.groups.list(&caller.project, &params.page()?).await?;
+    let groups: Vec<Value> = page
+        .items
+        .iter()
+        .map(|(name, members)| json!({ "group": name.as_str(), "members": members }))
+        .collect();
+    Ok(answer::json(StatusCode::OK, &answer::page("groups", &groups, page.next)))
 }
 
-pub(crate) async fn commit(
+pub(crate) async fn get(
     State(app): State<Arc<App>>,
     caller: Caller<Consume>,
-    TopicParam(name): TopicParam,
-    request: Request,
+    GroupParam(group): GroupParam,
 ) -> Answer {
-    let mut fields = body::fields(&app, &caller.project, request).await?;
-    let group = GroupName::parse(&required("group", fields.text("group")?)?)?;
-    let partition = required("partition", fields.number("partition")?)?;
-    let offset = required("offset", fields.number("offset")?)?;
-    let reset = if fields.flag("reset")? { Reset::Allowed } else { Reset::Refused };
-    fields.finish()?;
-    let topic = app.node.catalog.get(&caller.project, &name).await?;
-    let partition = topic.partition(partition)?;
-    let commit = OffsetCommit { partition, offset, reset };
-    app.node.groups.commit(&topic, &group, commit).await?;
+    let Description { members, partitions } =
+        app.node.groups.describe(&caller.project, &group).await?;
+    let lag: u64 = partitions.iter().map(PartitionState::lag).sum();
+    let told = json!({
+        "group": group.as_str(),
+        "members": members.iter().map(of_described).collect::<Vec<_>>(),
+        "lag": lag,
+        "partitions": partitions.iter().map(of_partition).collect::<Vec<_>>(),
+    });
+    Ok(answer::json(StatusCode::OK, &told))
+}
+
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    caller: Caller<Manage>,
+    GroupParam(group): GroupParam,
+    params: Params,
+) -> Answer {
+    let force = match params.text("force") {
+        None | Some("false") => Force::No,
+        Some("true") => Force::Yes,
+        Some(_) => return Err(ApiError::invalid("force", "expected `true` or `false`")),
+    };
+    app.node.groups.delete(&caller.project, &group, force).await?;
     Ok(answer::no_content())
 }
 
-pub(crate) async fn offsets(
+pub(crate) async fn reset(
     State(app): State<Arc<App>>,
     caller: Caller<Consume>,
-    TopicParam(name): TopicParam,
-    params: Params,
+    GroupParam(group): GroupParam,
+    request: Request,
 ) -> Answer {
-    let group = params.group()?;
+    let mut fields = body::fields(&app, &caller.project, request).await?;
+    let name = TopicName::parse(&required("topic", fields.text("topic")?)?)?;
+    let partition: Option<u32> = fields.number("partition")?;
+    let to = reset_to(&mut fields)?;
+    let force = if fields.flag("force")? { Force::Yes } else { Force::No };
+    fields.finish()?;
     let topic = app.node.catalog.get(&caller.project, &name).await?;
-    let progress = app.node.groups.progress(&topic, &group).await?;
-    let offsets: Vec<_> = progress
-        .iter()
-        .map(|progress| {
-            json!({
-                "partition": progress.partition.0,
-                "offset": progress.offset,
-                "log_end": progress.log_end,
-                "lag": progress.lag(),
-            })
-        })
-        .collect();
-    let told = json!({ "group": group.as_str(), "offsets": offsets });
+    let partitions: Vec<Partition> = match partition {
+        Some(partition) => vec![topic.partition(partition)?],
+        None => topic.partitions().collect(),
+    };
+    let places = app.node.groups.reset(&topic, &group, &partitions, to, force).await?;
+    let of_place = |(partition, offset): &(Partition, u64)| json!({ "partition": partition.0, "next_offset": offset });
+    let told = json!({
+        "group": group.as_str(),
+        "topic": name.as_str(),
+        "partitions": places.iter().map(of_place).collect::<Vec<_>>(),
+    });
     Ok(answer::json(StatusCode::OK, &told))
+}
+
+/// Exactly one of `offset`, `timestamp` and `to`.
+fn reset_to(fields: &mut Fields) -> Result<ResetTo, ApiError> {
+    let offset = fields.number("offset")?.map(ResetTo::Offset);
+    let time = fields.text("timestamp")?.map(|text| timestamp::parse(&text)).transpose();
+    let time = time.map_err(|error| ApiError::invalid("timestamp", error.to_string()))?;
+    let word = match fields.text("to")?.as_deref() {
+        None => None,
+        Some("earliest") => Some(ResetTo::Earliest),
+        Some("latest") => Some(ResetTo::Latest),
+        Some(_) => return Err(ApiError::invalid("to", "expected `earliest` or `latest`")),
+    };
+    match (offset, time.map(ResetTo::Time), word) {
+        (Some(to), None, None) | (None, Some(to), None) | (None, None, Some(to)) => Ok(to),
+        _ => {
+            let expected = "expected exactly one of `offset`, `timestamp` and `to`";
+            Err(ApiError::invalid("to", expected))
+        }
+    }
+}
+
+fn of_described(member: &DescribedMember) -> Value {
+    let mut told = of_member(&member.view);
+    if let Some(told) = told.as_object_mut() {
+        told.insert("subscriptions".to_owned(), member.subscriptions.clone().into());
+        told.insert("joined_at".to_owned(), timestamp::format(member.joined_at).into());
+        told.insert("silent_ms".to_owned(), millis(member.silent_for).into());
+        if let Some(instance) = &member.instance_id {
+            told.insert("instance_id".to_owned(), instance.as_str().into());
+        }
+    }
+    told
+}
+
+fn of_partition(state: &PartitionState) -> Value {
+    let mut told = json!({
+        "topic": state.topic.as_str(),
+        "partition": state.partition.0,
+        "committed": state.committed,
+        "committed_at": state.committed_at.map(timestamp::format),
+        "log_start": state.bounds.start,
+        "log_end": state.bounds.end,
+        "owner": state.owner.as_ref().map(crate::group::MemberId::as_str),
+        "generation": state.generation,
+        "lag": state.lag(),
+        "lag_seconds": state.lag_age.map_or(0.0, |age| age.as_secs_f64()),
+    });
+    if let Some(told) = told.as_object_mut() {
+        if state.lost() > 0 {
+            told.insert("lost".to_owned(), state.lost().into());
+        }
+        if let Some(stuck) = &state.stuck {
+            let (code, message) = why(stuck);
+            told.insert("why".to_owned(), json!({ "code": code, "message": message }));
+        }
+    }
+    told
+}
+
+/// Why nothing moves, as a word and for people.
+fn why(stuck: &Stuck) -> (&'static str, String) {
+    let seconds = |time: &Duration| format!("{:.1} s", time.as_secs_f64());
+    match stuck {
+        Stuck::Lost => {
+            ("lost", "records were trimmed before the group read them: reset it".to_owned())
+        }
+        Stuck::NoMembers => ("no-members", "the group has no members".to_owned()),
+        Stuck::NotSubscribed => ("not-subscribed", "no member subscribes to the topic".to_owned()),
+        Stuck::Revoked { since } => {
+            ("revoking", format!("the owner has not let go of it for {}", seconds(since)))
+        }
+        Stuck::Uncommitted { handed_out, silent_for } => (
+            "uncommitted",
+            format!(
+                "the owner holds records before offset {handed_out} that it has not committed, \
+                 and was last heard of {} ago",
+                seconds(silent_for)
+            ),
+        ),
+        Stuck::NotAsked { silent_for } => (
+            "not-asked",
+            format!("the owner has asked for no records since {}", seconds(silent_for)),
+        ),
+        Stuck::Delivering => ("delivering", "records are on their way to the owner".to_owned()),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,12 +17,14 @@ mod answer;
 mod auth;
 mod bindings;
 mod body;
+mod consume;
 mod error;
 mod events;
 mod fields;
 mod groups;
 mod identity;
 mod keys;
+mod members;
 mod meta;
 mod metrics;
 mod observe;
@@ -39,6 +41,7 @@ mod server;
 mod tls;
 mod topics;
 mod traffic;
+mod transactions;
 mod trials;
 
 #[cfg(test)]

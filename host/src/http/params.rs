@@ -15,6 +15,7 @@ use super::auth::path_param;
 use super::error::ApiError;
 use crate::ack;
 use crate::consume::Amount;
+use crate::group::MemberId;
 use crate::name::{GroupName, PluginName, RouteName, TopicName};
 use crate::pattern::Pattern;
 use crate::pipeline::BindingPlace;
@@ -43,6 +44,29 @@ impl FromRequestParts<Arc<App>> for TopicParam {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         let name = path_param(parts, "topic").await?.unwrap_or_default();
         Ok(Self(TopicName::parse(&name)?))
+    }
+}
+
+/// The group in the path.
+pub(crate) struct GroupParam(pub(crate) GroupName);
+
+impl FromRequestParts<Arc<App>> for GroupParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "group").await?.unwrap_or_default();
+        Ok(Self(GroupName::parse(&name)?))
+    }
+}
+
+/// The member in the path; whether the group has it is not known.
+pub(crate) struct MemberParam(pub(crate) MemberId);
+
+impl FromRequestParts<Arc<App>> for MemberParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Ok(Self(MemberId::new(&path_param(parts, "member").await?.unwrap_or_default())))
     }
 }
 

@@ -11,8 +11,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, events, groups, keys, meta, plugins, projects, records, routes, schemas, topics,
-    trials,
+    App, bindings, consume, events, groups, keys, members, meta, plugins, projects, records,
+    routes, schemas, topics, transactions, trials,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -58,13 +58,23 @@ routes! {
     delete "/topics/{topic}/partitions/{partition}/records" => records::trim, "trimRecords";
     post "/topics/{topic}/produce" => events::produce, "produceEvent";
     post "/topics/{topic}/events" => events::publish, "publishEvents";
-    get "/topics/{topic}/consume" => groups::consume, "consumeRecords";
-    get "/topics/{topic}/offsets" => groups::offsets, "listOffsets";
-    post "/topics/{topic}/offsets" => groups::commit, "commitOffset";
+    get "/topics/{topic}/consume" => consume::consume, "consumeRecords";
+    get "/topics/{topic}/offsets" => consume::offsets, "listOffsets";
+    post "/topics/{topic}/offsets" => consume::commit, "commitOffset";
     get "/topics/{topic}/schema" => schemas::get, "getSchema";
     put "/topics/{topic}/schema" => schemas::put, "putSchema";
     delete "/topics/{topic}/schema" => schemas::delete, "deleteSchema";
     get "/topics/{topic}/schema/versions" => schemas::versions, "listSchemaVersions";
+    post "/transactions" => transactions::run, "runTransaction";
+    get "/groups" => groups::list, "listGroups";
+    get "/groups/{group}" => groups::get, "getGroup";
+    delete "/groups/{group}" => groups::delete, "deleteGroup";
+    post "/groups/{group}/reset" => groups::reset, "resetGroup";
+    post "/groups/{group}/members" => members::join, "joinGroup";
+    delete "/groups/{group}/members/{member}" => members::leave, "leaveGroup";
+    post "/groups/{group}/members/{member}/heartbeat" => members::heartbeat, "sendHeartbeat";
+    get "/groups/{group}/members/{member}/records" => members::records, "readMemberRecords";
+    post "/groups/{group}/members/{member}/offsets" => members::commit, "commitMemberOffsets";
     post "/events" => events::publish_by_type, "publishByType";
     get "/plugins" => plugins::list, "listPlugins";
     get "/plugins/{plugin}" => plugins::get, "getPlugin";

@@ -4,6 +4,7 @@ use stream_storage::{CommitError, RecordTooLarge, StoreError};
 
 use super::answer::Refusal;
 use crate::catalog::CatalogError;
+use crate::group::GroupError;
 use crate::partition::PartitionNotFound;
 use crate::pipeline::BoundError;
 use crate::stage::{Fault, Paused, Who};
@@ -68,6 +69,9 @@ pub enum PublishError {
         /// The limit.
         max: usize,
     },
+    /// What was to be stored alongside is refused; nothing is stored.
+    #[error(transparent)]
+    Alongside(#[from] GroupError),
     /// The store refused the write; or does not know, see [`CommitError::Unknown`].
     #[error(transparent)]
     Commit(#[from] CommitError),

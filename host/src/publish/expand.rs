@@ -91,9 +91,9 @@ impl<'a, 'e> Expansion<'a, 'e> {
         for (name, indices) in starts {
             if self.lookup(&name).await?.is_some() {
                 self.arrive(&name, &indices, false);
-            } else if let Destination::Topic(name) = destination {
+            } else if !matches!(destination, Destination::ByType) {
                 // It says why.
-                self.parts.catalog.get(self.project, name).await?;
+                self.parts.catalog.get(self.project, &name).await?;
             }
             self.pending.push_back((name, indices));
         }
@@ -112,6 +112,11 @@ impl<'a, 'e> Expansion<'a, 'e> {
         for (index, event) in (0..).zip(self.events) {
             match destination {
                 Destination::Topic(name) => starts.entry(name.clone()).or_default().push(index),
+                Destination::Each(names) => {
+                    if let Some(name) = names.get(index as usize) {
+                        starts.entry(name.clone()).or_default().push(index);
+                    }
+                }
                 Destination::ByType => {
                     if let Some(name) = of_type(event) {
                         starts.entry(name).or_default().push(index);

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use stream_storage::{
     Ack, Clock, CommitError, Partition, ProducerState, ProducerStep, ProjectName, Receipt,
     RecordBatch, Store, StoreError, Timestamp, TopicId, Transaction,
@@ -32,11 +33,13 @@ use stream_storage::{
 
 use crate::catalog::{Catalog, check_writable};
 use crate::event::Event;
+use crate::group::GroupError;
 use crate::heavy::heavy;
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::partition;
 use crate::pipeline::{Pipeline, Pipelines};
+use crate::state::Attempts;
 use crate::stats::Rates;
 use crate::topic::{Topic, TopicConfig};
 
@@ -61,6 +64,8 @@ pub enum Destination<'a> {
     Topic(&'a TopicName),
     /// Each to the topic of its type, and from there through the routes.
     ByType,
+    /// Each to the topic at its place in this list, and from there through the routes.
+    Each(&'a [TopicName]),
 }
 
 /// What is done with a request of which some events are rejected.
@@ -74,7 +79,6 @@ pub enum OnReject {
 }
 
 /// Events to store.
-#[derive(Debug)]
 pub struct PublishRequest<'a> {
     /// Whose events.
     pub project: &'a ProjectName,
@@ -88,6 +92,22 @@ pub struct PublishRequest<'a> {
     pub ack: Option<Ack>,
     /// What is done if some are rejected.
     pub on_reject: OnReject,
+    /// What is stored in the same transaction; with it, there may be no event.
+    pub alongside: Option<&'a dyn Alongside>,
+}
+
+/// What is stored in the transaction of a publish, or keeps it from being stored.
+#[async_trait]
+pub trait Alongside: Send + Sync {
+    /// Adds writes and conditions. Called again if a condition no longer held at the commit.
+    ///
+    /// # Errors
+    ///
+    /// The transaction is not to happen.
+    async fn add(&self, transaction: &mut Transaction) -> Result<(), GroupError>;
+
+    /// The transaction is stored.
+    async fn done(&self);
 }
 
 /// What a publisher is made of.
@@ -127,11 +147,13 @@ impl Publisher {
     ///
     /// See [`PublishError`]: nothing is stored, except after [`CommitError::Unknown`].
     pub async fn publish(&self, request: PublishRequest<'_>) -> Result<Published, PublishError> {
-        if request.events.is_empty() {
+        if request.events.is_empty() && request.alongside.is_none() {
             return Err(PublishError::Empty);
         }
-        if let Destination::Topic(name) = request.destination {
-            check_writable(name)?;
+        match request.destination {
+            Destination::Topic(name) => check_writable(name)?,
+            Destination::Each(names) => names.iter().try_for_each(check_writable)?,
+            Destination::ByType => {}
         }
         match self.publish_once(&request).await {
             Err(PublishError::Commit(CommitError::TopicGone { topic })) => {
@@ -162,7 +184,7 @@ impl Publisher {
     async fn publish_once(&self, request: &PublishRequest<'_>) -> Result<Published, PublishError> {
         let named = match request.destination {
             Destination::Topic(name) => Some(self.parts.catalog.get(request.project, name).await?),
-            Destination::ByType => None,
+            Destination::ByType | Destination::Each(_) => None,
         };
         let scope = named.as_ref().map(|topic| topic.id);
         let identity = request.identity.as_ref();
@@ -308,7 +330,7 @@ impl Publisher {
         batch: Batch,
     ) -> Result<Published, PublishError> {
         let Batch { appends, mut note, ack } = batch;
-        if appends.is_empty() && request.identity.is_none() {
+        if appends.is_empty() && request.identity.is_none() && request.alongside.is_none() {
             // All were rejected or dropped: there is nothing to remember either.
             return Ok(note.answer_without_receipt());
         }
@@ -320,7 +342,10 @@ impl Publisher {
         for (topic, partition, batch) in appends {
             transaction.append(topic, partition, batch);
         }
-        let committed = self.parts.store.commit(transaction).await;
+        let committed = match request.alongside {
+            None => self.parts.store.commit(transaction).await,
+            Some(alongside) => self.commit_with(alongside, transaction).await?,
+        };
         let receipt = committed.map_err(|error| match (error, &request.identity) {
             (CommitError::PayloadMismatch, Some(Identity::Key { key, .. })) => {
                 PublishError::PayloadMismatch { key: key.clone() }
@@ -334,6 +359,30 @@ impl Publisher {
             self.parts.rates.add(place.topic, u64::from(place.count), place.timestamp);
         }
         Ok(note.answer(&receipt, request.count()))
+    }
+
+    /// Commits with what `alongside` adds, read anew after each conflict.
+    async fn commit_with(
+        &self,
+        alongside: &dyn Alongside,
+        transaction: Transaction,
+    ) -> Result<Result<Receipt, CommitError>, PublishError> {
+        let mut attempts = Attempts::default();
+        loop {
+            let mut whole = transaction.clone();
+            alongside.add(&mut whole).await?;
+            match self.parts.store.commit(whole).await {
+                Ok(receipt) => {
+                    alongside.done().await;
+                    return Ok(Ok(receipt));
+                }
+                Err(error) => {
+                    if let Err(error) = attempts.again(error) {
+                        return Ok(Err(error));
+                    }
+                }
+            }
+        }
     }
 
     fn step(&self, identity: &Identity, scope: Scope, note: &Note) -> ProducerStep {
@@ -405,7 +454,7 @@ impl PublishRequest<'_> {
     fn topic(&self) -> Option<&TopicName> {
         match self.destination {
             Destination::Topic(name) => Some(name),
-            Destination::ByType => None,
+            Destination::ByType | Destination::Each(_) => None,
         }
     }
 

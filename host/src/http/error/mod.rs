@@ -4,6 +4,7 @@
 //! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
 //! whether the same request may succeed later.
 
+mod group;
 mod stage;
 mod store;
 
@@ -31,6 +32,7 @@ use crate::publish::PublishError;
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition};
 use crate::trial::TrialError;
+use group::of_group;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
 
@@ -285,7 +287,7 @@ fn of_decode(error: &DecodeError) -> Told {
     }
 }
 
-fn of_catalog(error: &CatalogError) -> Told {
+pub(super) fn of_catalog(error: &CatalogError) -> Told {
     match error {
         CatalogError::NotFound(_) => not_found("topic-not-found"),
         CatalogError::Exists { .. } => conflict("topic-exists"),
@@ -318,7 +320,7 @@ fn of_key(error: &KeyError) -> Told {
     }
 }
 
-fn of_consume(error: &ConsumeError) -> Told {
+pub(super) fn of_consume(error: &ConsumeError) -> Told {
     match error {
         ConsumeError::Trimmed { partition, earliest, .. } => {
             Told::new(StatusCode::GONE, "offset-trimmed")
@@ -330,19 +332,6 @@ fn of_consume(error: &ConsumeError) -> Told {
         }
         ConsumeError::TopicGone => not_found("topic-not-found"),
         ConsumeError::Store(error) => of_store(error),
-    }
-}
-
-fn of_group(error: &GroupError) -> Told {
-    match error {
-        GroupError::BeyondEnd { log_end, .. } => {
-            of_field("offset").with(json!({ "field": "offset", "log_end": log_end }))
-        }
-        GroupError::Backwards { committed, .. } => {
-            conflict("offset-backwards").with(json!({ "committed": committed }))
-        }
-        GroupError::Commit(error) => of_commit(error),
-        GroupError::Store(error) => of_store(error),
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use stream_storage::RecordTooLarge;
 
+use super::group::of_group;
 use super::store::{of_commit, of_store};
 use super::{Told, bad_request, conflict, not_found, of_catalog, of_field, too_large, unavailable};
 use crate::partition::PartitionNotFound;
@@ -20,6 +21,7 @@ use crate::stage::{Cause, Fault, Who};
 pub(super) fn of_publish(error: &PublishError) -> Told {
     match error {
         PublishError::Catalog(error) => of_catalog(error),
+        PublishError::Alongside(error) => of_group(error),
         PublishError::Empty => bad_request("empty-batch"),
         PublishError::Partition(PartitionNotFound { index, .. }) => {
             of_field("partition").with(json!({ "field": "partition", "index": index }))

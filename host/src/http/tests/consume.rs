@@ -6,6 +6,7 @@ use super::*;
 use crate::consume::{Amount, ConsumeError, Start};
 use crate::name::TopicName;
 use crate::node::default_project;
+use crate::slot::Slot;
 use stream_storage::Partition;
 
 #[tokio::test]
@@ -282,8 +283,8 @@ async fn a_read_that_races_a_deletion_finds_no_topic() {
         assert_eq!(found.err(), Some(ConsumeError::TopicGone), "{start:?}");
     }
     for offset in [0, 1, 3] {
-        let starts = BTreeMap::from([(partition, offset)]);
-        let found = node.reader.read_all(topic.id, &starts, amount).await;
+        let starts = BTreeMap::from([(Slot::new(topic.id, partition), offset)]);
+        let found = node.reader.read_all(&starts, amount).await;
         assert_eq!(found.err(), Some(ConsumeError::TopicGone), "{offset}");
     }
 }

@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod consume;
 mod describe;
+mod groups;
 mod plugins;
 mod publish;
 mod routes;
