@@ -147,7 +147,7 @@ impl Reader {
     }
 
     /// Records of several partitions, from the offset given with each; waits for some if there are
-    /// none. See [`read_slots`](Self::read_slots) for how the amount is shared. Cancel safe.
+    /// none. The amount is shared evenly, and what some leave others get. Cancel safe.
     ///
     /// # Errors
     ///
