@@ -5,6 +5,7 @@
 //! a topic have to run to their end: what is in memory is brought up to date after the commit.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use stream_storage::{
@@ -69,6 +70,24 @@ pub struct Catalog {
     cache: RwLock<Cache>,
     /// Counts the changes of topics on this host.
     changed: watch::Sender<u64>,
+    /// Topics that are being made: they may be stored before `changed` tells of them.
+    making: AtomicUsize,
+}
+
+/// While this lives, a topic is being made.
+struct Making<'a>(&'a AtomicUsize);
+
+impl<'a> Making<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -87,12 +106,18 @@ impl Catalog {
             partitions_max,
             cache: RwLock::default(),
             changed: watch::Sender::new(0),
+            making: AtomicUsize::new(0),
         }
     }
 
     /// Changes whenever a topic of this host is made, changed or deleted.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Whether there may be a topic that [`changed`](Self::changed) does not tell of yet.
+    pub(crate) fn is_making(&self) -> bool {
+        self.making.load(Ordering::SeqCst) > 0
     }
 
     /// Counts what [`changed`](Self::changed) tells of.
@@ -139,6 +164,7 @@ impl Catalog {
         transaction.expect(key.clone(), Expected::Absent);
         transaction.put(key, state::encode(&StoredTopic::of(&topic)));
         transaction.topics.push(TopicChange::Create(id));
+        let _making = Making::begin(&self.making);
         match self.store.commit(transaction).await {
             Ok(_) => Ok((self.remember(topic), Made::Created)),
             Err(CommitError::Conflict { key }) => {

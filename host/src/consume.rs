@@ -96,6 +96,11 @@ impl News {
         let (changed, ..) = select_all(changes).await;
         changed.is_ok()
     }
+
+    /// What has happened so far is no news.
+    pub(crate) fn seen(&mut self) {
+        self.0.iter_mut().for_each(watch::Receiver::mark_unchanged);
+    }
 }
 
 /// Reads records for clients and connectors alike.
@@ -182,7 +187,12 @@ impl Reader {
         }
     }
 
-    async fn read_once(
+    /// Records of one partition, without waiting. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) async fn read_once(
         &self,
         topic: TopicId,
         partition: Partition,

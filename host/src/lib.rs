@@ -8,7 +8,7 @@
 //! | [`name`], [`limit`], [`event`], [`topic`], [`timestamp`], [`ack`] | words and their rules |
 //! | [`decode`], [`partition`] | from bytes to events, and to their partitions; pure |
 //! | [`publish`] | the one write path |
-//! | [`consume`] | the one read path |
+//! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
 //! | [`node`] | all of these, wired to a store |
@@ -31,6 +31,7 @@ pub mod group;
 mod heavy;
 pub mod http;
 pub mod limit;
+pub mod live;
 mod lock;
 pub mod name;
 pub mod node;

@@ -27,6 +27,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads records of one partition in the order of their offsets, below the durable end.
     ///
+    /// Commits of a project become visible in their order: who has seen one, by its records or in
+    /// [`Bounds::last_commit`], sees all that the project's earlier commits wrote, in any partition.
+    ///
     /// Returns at least one record if there is one at the start, whatever `max_bytes` says.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! How answers are written.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -47,8 +50,23 @@ pub(crate) fn no_content() -> Response {
 
 /// An answer that holds on to its bytes' permit until they are sent.
 pub(crate) fn held(content_type: &'static str, bytes: Vec<u8>, permit: Permit) -> Response {
-    let body = Body::from(Bytes::from_owner(Held { bytes, _permit: permit }));
-    with_type(content_type, Response::new(body))
+    with_type(content_type, Response::new(Body::from(chunk(bytes, permit))))
+}
+
+/// Bytes that hold on to their permit until they are sent.
+pub(crate) fn chunk(bytes: Vec<u8>, permit: Permit) -> Bytes {
+    Bytes::from_owner(Held { bytes, _permit: permit })
+}
+
+/// Server-Sent Events, as they come.
+pub(crate) fn events<S>(chunks: S) -> Response
+where
+    S: Stream<Item = Bytes> + Send + 'static,
+{
+    let body = Body::from_stream(chunks.map(Ok::<_, Infallible>));
+    let mut response = with_type("text/event-stream", Response::new(body));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 fn with_type(content_type: &'static str, mut response: Response) -> Response {

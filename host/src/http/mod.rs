@@ -38,6 +38,7 @@ mod router;
 mod routes;
 mod schemas;
 mod server;
+mod subscribe;
 mod tls;
 mod topics;
 mod traffic;

@@ -47,9 +47,7 @@ impl RecordWriter {
         // The same for all records of a segment.
         let timestamp = timestamp::format(segment.timestamp());
         for record in segment.records() {
-            let (offset, record) = record.map_err(|error| StoreError::Corrupt {
-                reason: format!("partition {partition} near {}: {error}", segment.base_offset()),
-            })?;
+            let (offset, record) = decoded(partition, segment, record)?;
             if !self.is_first && self.layout == Layout::Array {
                 self.out.push(b',');
             }
@@ -58,6 +56,28 @@ impl RecordWriter {
             if self.layout == Layout::Lines {
                 self.out.push(b'\n');
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the records of a segment as Server-Sent Events. `id` names each by its offset.
+    ///
+    /// # Errors
+    ///
+    /// A stored record cannot be decoded.
+    pub(crate) fn write_events<I: std::fmt::Display>(
+        &mut self,
+        partition: Partition,
+        segment: &Segment,
+        id: impl Fn(u64) -> I,
+    ) -> Result<(), StoreError> {
+        let timestamp = timestamp::format(segment.timestamp());
+        for record in segment.records() {
+            let (offset, record) = decoded(partition, segment, record)?;
+            // Writing to a vector cannot fail.
+            let _ = write!(self.out, "id: {}\ndata: ", id(offset));
+            self.put_record(partition, offset, &timestamp, &record);
+            self.out.extend_from_slice(b"\n\n");
         }
         Ok(())
     }
@@ -90,6 +110,17 @@ impl RecordWriter {
         put_value(out, record, self.layout);
         out.push(b'}');
     }
+}
+
+/// A record as it was stored, or what is wrong with it.
+fn decoded<T, E: std::fmt::Display>(
+    partition: Partition,
+    segment: &Segment,
+    record: Result<T, E>,
+) -> Result<T, StoreError> {
+    record.map_err(|error| StoreError::Corrupt {
+        reason: format!("partition {partition} near {}: {error}", segment.base_offset()),
+    })
 }
 
 /// Writes a JSON string.

@@ -12,7 +12,7 @@ use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
     App, bindings, consume, events, groups, keys, members, meta, plugins, projects, records,
-    routes, schemas, topics, transactions, trials,
+    routes, schemas, subscribe, topics, transactions, trials,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -65,6 +65,7 @@ routes! {
     put "/topics/{topic}/schema" => schemas::put, "putSchema";
     delete "/topics/{topic}/schema" => schemas::delete, "deleteSchema";
     get "/topics/{topic}/schema/versions" => schemas::versions, "listSchemaVersions";
+    get "/subscribe" => subscribe::subscribe, "subscribe";
     post "/transactions" => transactions::run, "runTransaction";
     get "/groups" => groups::list, "listGroups";
     get "/groups/{group}" => groups::get, "getGroup";

@@ -25,6 +25,7 @@ use crate::catalog::CatalogError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
+use crate::live::FeedError;
 use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
 use crate::project::ProjectError;
@@ -93,6 +94,8 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Consume(#[from] ConsumeError),
     #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error(transparent)]
     Group(#[from] GroupError),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
@@ -146,6 +149,14 @@ impl Told {
     /// Adds what a program may want to know.
     pub(super) fn with(mut self, details: Value) -> Self {
         self.details = details;
+        self
+    }
+
+    /// Adds one more detail.
+    fn and(mut self, name: &str, value: &str) -> Self {
+        if let Value::Object(details) = &mut self.details {
+            details.insert(name.to_owned(), value.into());
+        }
         self
     }
 
@@ -255,6 +266,10 @@ fn of(error: &ApiError) -> Told {
         ApiError::Key(error) => of_key(error),
         ApiError::Publish(error) => of_publish(error),
         ApiError::Consume(error) => of_consume(error),
+        ApiError::Feed(FeedError::Of { topic, error }) => {
+            of_consume(error).and("topic", topic.as_str())
+        }
+        ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
@@ -335,18 +350,34 @@ pub(super) fn of_consume(error: &ConsumeError) -> Told {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let told = of(&self);
+impl ApiError {
+    /// The body that tells of it, where an answer has begun already.
+    pub(crate) fn body(&self) -> Value {
+        let told = of(self);
+        if told.status.is_server_error() && !told.is_guests {
+            tracing::error!(inside = %self, "a stream failed");
+        }
+        self.told(&told)
+    }
+
+    fn told(&self, told: &Told) -> Value {
         let mut error = Map::new();
-        error.insert("code".to_owned(), told.code.into());
+        error.insert("code".to_owned(), told.code.as_ref().into());
         let message = told.message.map_or_else(|| self.to_string(), ToOwned::to_owned);
         error.insert("message".to_owned(), message.into());
         error.insert("retryable".to_owned(), told.retryable.into());
-        if let Value::Object(details) = told.details {
-            error.extend(details.into_iter().filter(|(_, value)| !value.is_null()));
+        if let Value::Object(details) = &told.details {
+            let details = details.iter().filter(|(_, value)| !value.is_null());
+            error.extend(details.map(|(name, value)| (name.clone(), value.clone())));
         }
-        let mut response = answer::json(told.status, &json!({ "error": error }));
+        json!({ "error": error })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let told = of(&self);
+        let mut response = answer::json(told.status, &self.told(&told));
         if let Some(wait) = told.retry_after {
             // Rounded up: who comes back early is refused again.
             let seconds = wait.as_millis().div_ceil(1_000).max(1);
