@@ -47,7 +47,7 @@ pub use describe::{DescribedMember, Description, PartitionState, Stuck};
 pub use error::{Current, GroupError};
 pub use member::{Assigned, Join, MemberView, Release};
 pub use position::Progress;
-pub use records::{Lost, MemberRecords, Scope};
+pub use records::{Followed, Lost, MemberRecords, Scope};
 pub use reset::{Force, ResetTo};
 pub use rows::MemberId;
 

@@ -6,7 +6,7 @@ use stream_storage::{Partition, ProjectName, TopicId};
 use tokio::time::Instant;
 
 use super::live::LiveGroup;
-use super::member::MemberView;
+use super::member::{Assigned, MemberView};
 use super::rows::MemberId;
 use super::{GroupError, Groups};
 use crate::consume::{Amount, ConsumeError, PartitionRecords};
@@ -31,6 +31,58 @@ impl Scope {
             Self::Topic(topic) => slot.topic == topic,
             Self::Partition(one) => slot == one,
         }
+    }
+}
+
+/// How far one member has read on without commits, while it follows what it owns.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// The generation in which a partition was read, and the offset to read next.
+    places: BTreeMap<Slot, (u64, u64)>,
+    /// What the member was told that it owns: partition, generation, whether it is to be given up.
+    told: Option<Vec<(Slot, u64, bool)>>,
+}
+
+impl Followed {
+    /// Where to read on in what is owned.
+    fn start(&self, assigned: &Assigned) -> u64 {
+        match self.places.get(&assigned.slot) {
+            Some((generation, next)) if *generation == assigned.generation => {
+                assigned.next_offset.max(*next)
+            }
+            _ => assigned.next_offset,
+        }
+    }
+
+    fn note(&mut self, read: &MemberRecords) {
+        let owned = |slot: &Slot| read.view.assignment.iter().find(|held| held.slot == *slot);
+        for part in &read.found {
+            if let Some(held) = owned(&part.slot) {
+                self.places.insert(part.slot, (held.generation, part.next_offset));
+            }
+        }
+        self.places.retain(|slot, _| owned(slot).is_some());
+        self.told = Some(ownership(&read.view));
+    }
+}
+
+fn ownership(view: &MemberView) -> Vec<(Slot, u64, bool)> {
+    let of = |held: &Assigned| (held.slot, held.generation, held.is_revoked);
+    view.assignment.iter().map(of).collect()
+}
+
+/// Who asks for what.
+struct Ask<'a> {
+    member: &'a MemberId,
+    scope: Scope,
+    /// `None` to read from what is committed.
+    followed: Option<&'a Followed>,
+}
+
+impl Ask<'_> {
+    /// Whether a follower has to hear of this though it brings no records.
+    fn is_news(&self, view: &MemberView) -> bool {
+        self.followed.is_some_and(|followed| followed.told != Some(ownership(view)))
     }
 }
 
@@ -89,12 +141,43 @@ impl Groups {
         scope: Scope,
         amount: Amount,
     ) -> Result<MemberRecords, GroupError> {
+        let ask = Ask { member, scope, followed: None };
+        self.read_as(&self.live(project, group), ask, amount).await
+    }
+
+    /// The next records of what a member owns, behind what it has got before, committed or not; waits
+    /// for some if there are none, which counts as being heard of. Returns at once when something
+    /// else is owned than before. Nothing is let go of: a partition that is to be given up moves when
+    /// all that was read of it is committed, or when it is released. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The member is unknown, or the store could not be read or written.
+    pub async fn follow(
+        &self,
+        place: (&ProjectName, &GroupName),
+        member: &MemberId,
+        followed: &mut Followed,
+        amount: Amount,
+    ) -> Result<MemberRecords, GroupError> {
+        let ask = Ask { member, scope: Scope::All, followed: Some(followed) };
+        let read = self.read_as(&self.live(place.0, place.1), ask, amount).await?;
+        followed.note(&read);
+        Ok(read)
+    }
+
+    async fn read_as(
+        &self,
+        live: &LiveGroup,
+        ask: Ask<'_>,
+        amount: Amount,
+    ) -> Result<MemberRecords, GroupError> {
         let deadline = Instant::now() + amount.wait;
-        let live = self.live(project, group);
+        let (_, group) = live.place();
         let mut changed = live.changed();
         loop {
             changed.mark_unchanged();
-            let readable = self.readable(&live, member, scope).await?;
+            let readable = self.readable(live, &ask).await?;
             let Readable { starts, generations, lost, view } = readable;
             let topics = starts.keys().map(|slot| slot.topic);
             let mut news = self.parts.reader.watch(topics);
@@ -107,13 +190,13 @@ impl Groups {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let found = Self::hand_out(&live, found, &generations, self).await?;
-            if !found.is_empty() {
+            let found = Self::hand_out(live, found, &generations, self).await?;
+            if !found.is_empty() || ask.is_news(&view) {
                 return Ok(MemberRecords { found, lost, view });
             }
             let session = {
                 let held = live.settled(&self.parts).await?;
-                held.member(group, member)?.session.clone()
+                held.member(group, ask.member)?.session.clone()
             };
             let _waiting = session.wait();
             tokio::select! {
@@ -128,22 +211,20 @@ impl Groups {
         }
     }
 
-    async fn readable(
-        &self,
-        live: &LiveGroup,
-        member: &MemberId,
-        scope: Scope,
-    ) -> Result<Readable, GroupError> {
+    async fn readable(&self, live: &LiveGroup, ask: &Ask<'_>) -> Result<Readable, GroupError> {
         let (project, group) = live.place();
+        let member = ask.member;
         let mut held = live.settled(&self.parts).await?;
         held.member(group, member)?.session.touch(Instant::now());
-        held.membership.ask(member);
+        if ask.followed.is_none() {
+            held.membership.ask(member);
+        }
         live.settle(&self.parts, &mut held).await?;
         let view = self.view(project, group, &held, member).await?;
         drop(held);
         let (mut starts, mut generations) = (BTreeMap::new(), BTreeMap::new());
         let mut lost = Vec::new();
-        for assigned in view.assignment.iter().filter(|assigned| scope.holds(assigned.slot)) {
+        for assigned in view.assignment.iter().filter(|assigned| ask.scope.holds(assigned.slot)) {
             if assigned.is_revoked {
                 continue;
             }
@@ -158,7 +239,8 @@ impl Groups {
                 });
                 continue;
             }
-            starts.insert(slot, assigned.next_offset);
+            let start = ask.followed.map(|followed| followed.start(assigned));
+            starts.insert(slot, start.unwrap_or(assigned.next_offset));
             generations.insert(slot, assigned.generation);
         }
         Ok(Readable { starts, generations, lost, view })

@@ -199,7 +199,7 @@ pub(super) fn of_member(view: &MemberView) -> Value {
     })
 }
 
-fn of_assigned(assigned: &Assigned) -> Value {
+pub(super) fn of_assigned(assigned: &Assigned) -> Value {
     let mut told = json!({
         "topic": assigned.topic.as_str(),
         "partition": assigned.slot.partition.0,

@@ -38,6 +38,7 @@ mod router;
 mod routes;
 mod schemas;
 mod server;
+mod sse;
 mod subscribe;
 mod tls;
 mod topics;

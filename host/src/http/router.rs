@@ -75,6 +75,7 @@ routes! {
     delete "/groups/{group}/members/{member}" => members::leave, "leaveGroup";
     post "/groups/{group}/members/{member}/heartbeat" => members::heartbeat, "sendHeartbeat";
     get "/groups/{group}/members/{member}/records" => members::records, "readMemberRecords";
+    get "/groups/{group}/members/{member}/subscribe" => subscribe::as_member, "subscribeAsMember";
     post "/groups/{group}/members/{member}/offsets" => members::commit, "commitMemberOffsets";
     post "/events" => events::publish_by_type, "publishByType";
     get "/plugins" => plugins::list, "listPlugins";

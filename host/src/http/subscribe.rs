@@ -1,38 +1,27 @@
 //! `GET /subscribe`: the records of all topics that a pattern matches, as Server-Sent Events.
-//!
-//! The next records are read when the connection has taken those before: what a client does not take
-//! is not read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
-use bytes::Bytes;
-use futures_util::stream;
+use serde_json::json;
 
 use super::App;
-use super::answer::{self, Answer};
+use super::answer::Answer;
 use super::auth::{Caller, Consume};
 use super::error::ApiError;
-use super::params::Params;
+use super::members::{of_assigned, of_lost};
+use super::params::{GroupParam, MemberParam, Params};
 use super::record_json::{Layout, RecordWriter};
-use crate::consume::Amount;
+use super::sse::{self, Client, Source};
+use crate::group::{Assigned, Followed, MemberId, MemberRecords};
 use crate::heavy::heavy;
-use crate::live::{Begin, Feed, FeedParts, Piece};
+use crate::live::{Begin, Feed, FeedParts, InvalidCursor, Piece};
+use crate::name::GroupName;
 use crate::pattern::Pattern;
 use crate::timestamp;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Silence for longer and proxies may cut a connection; shorter and idle ones cost something.
-pub(super) const PING: Duration = Duration::from_secs(15);
-/// What is sent at once: a slow client holds no more than this.
-const CHUNK_BYTES: usize = 64 << 10;
-const CHUNK_RECORDS: usize = 1_000;
-/// Sent first, so that a client knows that it is heard; with the milliseconds before it tries again.
-pub(super) const HELLO: &[u8] = b"retry: 1000\n: subscribed\n\n";
-const PING_LINE: &[u8] = b": ping\n\n";
 
 pub(crate) async fn subscribe(
     State(app): State<Arc<App>>,
@@ -51,49 +40,74 @@ pub(crate) async fn subscribe(
         reader: node.reader.clone(),
     };
     let feed = Feed::open(parts, caller.project.clone(), pattern, begin).await?;
-    let first = Bytes::from_static(HELLO);
-    let state = Some(Subscription { app, caller, feed, first: Some(first) });
-    Ok(answer::events(stream::unfold(state, |state| async {
-        let mut subscription = state?;
-        if let Some(first) = subscription.first.take() {
-            return Some((first, Some(subscription)));
-        }
-        match subscription.next().await {
-            Ok(Some(chunk)) => Some((chunk, Some(subscription))),
-            Ok(None) => None,
-            Err(error) => Some((error_event(&error), None)),
-        }
-    })))
+    Ok(sse::answer(Client { app, caller }, feed))
 }
 
-/// What one subscriber holds between two chunks.
-struct Subscription {
-    app: Arc<App>,
-    caller: Caller<Consume>,
-    feed: Feed,
-    first: Option<Bytes>,
-}
-
-impl Subscription {
-    /// The next chunk; `None` when the server is about to stop.
-    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let amount =
-            Amount { records_max: CHUNK_RECORDS, bytes_max: CHUNK_BYTES, wait: PING };
-        let pieces = self.feed.next(amount).await?;
-        if self.app.node.drain.has_begun() {
-            return Ok(None);
-        }
-        self.caller.check_key(&self.app.node.keys)?;
-        if pieces.is_empty() {
-            return Ok(Some(Bytes::from_static(PING_LINE)));
-        }
+impl Source for Feed {
+    async fn next(&mut self, _: &Client) -> Result<Vec<u8>, ApiError> {
+        let pieces = self.read(sse::AMOUNT).await?;
         let bytes: usize = pieces.iter().map(|piece| piece.segment.byte_len()).sum();
-        let mut permit = self.app.node.answer_budget.permit(self.caller.project.clone());
-        permit.grow_to(bytes)?;
-        let out = heavy(bytes, || written(&pieces, bytes))?;
-        permit.set_to(out.len());
-        Ok(Some(answer::chunk(out, permit)))
+        heavy(bytes, || written(&pieces, bytes))
     }
+}
+
+/// A member that is sent what it owns.
+struct Following {
+    group: GroupName,
+    member: MemberId,
+    followed: Followed,
+    /// What it was told that it owns.
+    told: Vec<Assigned>,
+}
+
+pub(crate) async fn as_member(
+    State(app): State<Arc<App>>,
+    caller: Caller<Consume>,
+    GroupParam(group): GroupParam,
+    MemberParam(member): MemberParam,
+) -> Answer {
+    // Who is not a member is told so by the status.
+    app.node.groups.heartbeat(&caller.project, &group, &member, &[]).await?;
+    let following = Following { group, member, followed: Followed::default(), told: Vec::new() };
+    Ok(sse::answer(Client { app, caller }, following))
+}
+
+impl Source for Following {
+    async fn next(&mut self, of: &Client) -> Result<Vec<u8>, ApiError> {
+        let place = (&of.caller.project, &self.group);
+        let groups = &of.app.node.groups;
+        let read = groups.follow(place, &self.member, &mut self.followed, sse::AMOUNT).await?;
+        let MemberRecords { found, lost, view } = read;
+        let mut out = Vec::new();
+        if !is_same(&self.told, &view.assignment) {
+            let told = json!({
+                "assignment": view.assignment.iter().map(of_assigned).collect::<Vec<_>>(),
+                "lost": lost.iter().map(of_lost).collect::<Vec<_>>(),
+            });
+            out.extend_from_slice(format!("event: assignment\ndata: {told}\n\n").as_bytes());
+            self.told = view.assignment;
+        }
+        let topics = &self.told;
+        let pieces: Vec<Piece> = found
+            .into_iter()
+            .filter_map(|part| {
+                let topic = &topics.iter().find(|held| held.slot == part.slot)?.topic;
+                let topic = Arc::new(topic.clone());
+                let of = move |segment| Piece { topic: topic.clone(), slot: part.slot, segment };
+                Some(part.segments.into_iter().map(of))
+            })
+            .flatten()
+            .collect();
+        let bytes: usize = pieces.iter().map(|piece| piece.segment.byte_len()).sum();
+        out.extend(heavy(bytes, || written(&pieces, bytes))?);
+        Ok(out)
+    }
+}
+
+/// Whether two assignments differ in nothing but what is committed.
+fn is_same(one: &[Assigned], other: &[Assigned]) -> bool {
+    let of = |held: &Assigned| (held.slot, held.generation, held.is_revoked);
+    one.iter().map(of).eq(other.iter().map(of))
 }
 
 fn written(pieces: &[Piece], bytes: usize) -> Result<Vec<u8>, ApiError> {
@@ -107,19 +121,13 @@ fn written(pieces: &[Piece], bytes: usize) -> Result<Vec<u8>, ApiError> {
     Ok(out)
 }
 
-/// The last event of a subscription that cannot go on.
-pub(super) fn error_event(error: &ApiError) -> Bytes {
-    format!("event: error\ndata: {}\n\n", error.body()).into()
-}
-
 /// Where a client has come to, or else where it wants to begin.
 fn begin(params: &Params, headers: &HeaderMap) -> Result<Begin, ApiError> {
     if let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         let cursor = id.to_str().unwrap_or_default().parse();
-        let cursor =
-            cursor.map_err(|error: crate::live::InvalidCursor| {
-                ApiError::invalid("Last-Event-ID", error.to_string())
-            })?;
+        let cursor = cursor.map_err(|error: InvalidCursor| {
+            ApiError::invalid("Last-Event-ID", error.to_string())
+        })?;
         return Ok(Begin::After(cursor));
     }
     match params.text("from") {

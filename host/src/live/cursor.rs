@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn what_was_never_written_is_refused() {
-        for text in ["", "1", "1.2.3", "1.2.3.4.5", "1.2.3.", "a.2.3.4", "+1.2.3.4", "1.2.4294967296.4"]
+        for text in
+            ["", "1", "1.2.3", "1.2.3.4.5", "1.2.3.", "a.2.3.4", "+1.2.3.4", "1.2.4294967296.4"]
         {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
         }

@@ -136,12 +136,12 @@ impl Feed {
     /// # Errors
     ///
     /// Records were trimmed before they were read, or the store could not be read.
-    pub async fn next(&mut self, amount: Amount) -> Result<Vec<Piece>, FeedError> {
+    pub async fn read(&mut self, amount: Amount) -> Result<Vec<Piece>, FeedError> {
         let deadline = Instant::now() + amount.wait;
         loop {
             let ahead = self.look().await?;
             let is_behind = !ahead.ends.is_empty();
-            let found = self.read(ahead, amount).await?;
+            let found = self.merge(ahead, amount).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
@@ -164,7 +164,7 @@ impl Feed {
     }
 
     /// Merges what the partitions hold.
-    async fn read(&mut self, ahead: Ahead, amount: Amount) -> Result<Vec<Piece>, FeedError> {
+    async fn merge(&mut self, ahead: Ahead, amount: Amount) -> Result<Vec<Piece>, FeedError> {
         let Ahead { reached, ends } = ahead;
         let parts = ends.len().max(1);
         let share = Amount {
@@ -235,8 +235,7 @@ impl Feed {
         heads: &mut Heads,
     ) -> Result<(), FeedError> {
         let start = ReadStart::Offset(start);
-        let found =
-            self.parts.reader.read_once(slot.topic, slot.partition, start, amount).await;
+        let found = self.parts.reader.read_once(slot.topic, slot.partition, start, amount).await;
         let segments = match found {
             Ok(found) => VecDeque::from(found.segments),
             Err(error) => return self.cannot_read(slot, error),
@@ -296,11 +295,7 @@ impl Feed {
             Begin::After(cursor) => cursor.start(slot),
         };
         let nothing = Amount { records_max: 0, bytes_max: 0, wait: std::time::Duration::ZERO };
-        let found =
-            self.parts.reader.read_once(slot.topic, slot.partition, start, nothing).await?;
+        let found = self.parts.reader.read_once(slot.topic, slot.partition, start, nothing).await?;
         Ok(found.next_offset)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -97,6 +97,7 @@ suite! {
         transactions_of_one_project_are_committed_in_the_order_of_their_calls
         concurrent_publishes_are_all_there_in_the_order_of_each_caller
         a_reader_beside_a_writer_sees_a_prefix
+        who_sees_a_commit_sees_all_before_it
     }
     conditions {
         a_condition_on_an_absent_key_holds_once

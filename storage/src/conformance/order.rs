@@ -6,7 +6,7 @@ use super::Engine;
 use super::test_bed::{
     P0, P1, TOPIC, TestBed, appending, in_time, numbered, project, putting, request, values,
 };
-use crate::{Clock, ReadStart, Timestamp, Transaction};
+use crate::{Clock, CommitNumber, Partition, ReadStart, Timestamp, Transaction};
 
 pub(super) async fn commit_numbers_increase(engine: &dyn Engine) {
     let mut bed = TestBed::new(engine).await;
@@ -103,4 +103,48 @@ pub(super) async fn a_reader_beside_a_writer_sees_a_prefix(engine: &dyn Engine) 
         seen = found.len();
     }
     in_time(writer).await.unwrap();
+}
+
+pub(super) async fn who_sees_a_commit_sees_all_before_it(engine: &dyn Engine) {
+    const PARTITIONS: u32 = 8;
+    const EACH: usize = 100;
+    let bed = TestBed::new(engine).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for partition in (0..PARTITIONS).map(Partition) {
+        let store = Arc::clone(&bed.store);
+        writers.spawn(async move {
+            let mut places = Vec::new();
+            for _ in 0..EACH {
+                let receipt = store.commit(appending(partition, &["v"])).await.unwrap();
+                places.push((receipt.commit, partition, receipt.appends[0].base_offset));
+            }
+            places
+        });
+    }
+    // How far the commits had come, and the ends that were seen after that.
+    let mut seen = Vec::new();
+    let last = u64::from(PARTITIONS) * EACH as u64;
+    loop {
+        let mut reached = CommitNumber::default();
+        for partition in (0..PARTITIONS).map(Partition) {
+            reached = reached.max(bed.bounds(partition).await.last_commit);
+        }
+        let mut ends = Vec::new();
+        for partition in (0..PARTITIONS).map(Partition) {
+            ends.push(bed.bounds(partition).await.end);
+        }
+        let is_last = ends.iter().sum::<u64>() == last;
+        seen.push((reached, ends));
+        if is_last {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let places: Vec<_> = in_time(writers.join_all()).await.into_iter().flatten().collect();
+    for (commit, partition, offset) in places {
+        for (reached, ends) in &seen {
+            let end = ends[partition.0 as usize];
+            assert!(commit > *reached || offset < end, "{commit:?} {partition} {offset} {end}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod plugins;
 mod publish;
 mod routes;
 mod sockets;
+mod subscribe;
 mod topics;
 
 use std::sync::Arc;

@@ -1,0 +1,319 @@
+//! Server-Sent Events, to subscribers and to members of groups.
+
+use std::time::Duration;
+
+use super::*;
+
+/// An open stream.
+struct Events {
+    body: Body,
+    text: String,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Event {
+    kind: String,
+    id: String,
+    data: Value,
+}
+
+impl Events {
+    /// The next event; comments are passed over. `None` when the stream has ended.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                let mut found = Event::default();
+                for line in event.lines() {
+                    match line.split_once(": ") {
+                        Some(("event", kind)) => found.kind = kind.to_owned(),
+                        Some(("id", id)) => found.id = id.to_owned(),
+                        Some(("data", data)) => found.data = serde_json::from_str(data).unwrap(),
+                        _ => {}
+                    }
+                }
+                if !found.data.is_null() {
+                    return Some(found);
+                }
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame());
+            let frame = frame.await.expect("the stream is silent")?;
+            self.text += std::str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap();
+        }
+    }
+
+    /// Topic and value of the next record.
+    async fn record(&mut self) -> (String, Value) {
+        let event = self.next().await.expect("the stream has ended");
+        assert_eq!(event.kind, "", "{event:?}");
+        (event.data["topic"].as_str().unwrap().to_owned(), event.data["value"].clone())
+    }
+}
+
+impl super::Server {
+    async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Result<Events, Answer> {
+        let mut request =
+            Request::builder().uri(path).header("authorization", format!("Bearer {ADMIN}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        if response.status() == StatusCode::OK {
+            assert_eq!(response.headers()["content-type"], "text/event-stream");
+            return Ok(Events { body: response.into_body(), text: String::new() });
+        }
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Err(Answer { status: parts.status, headers: parts.headers, text })
+    }
+
+    async fn subscribe(&self, query: &str) -> Events {
+        self.open(&format!("/subscribe?{query}"), &[])
+            .await
+            .unwrap_or_else(|answer| panic!("{}", answer.text))
+    }
+
+    async fn resume(&self, id: &str, pattern: &str) -> Result<Events, Answer> {
+        self.open(&format!("/subscribe?pattern={pattern}"), &[("last-event-id", id)]).await
+    }
+
+    async fn put(&self, topic: &str, partition: u32, value: i64) {
+        let body = json!([{ "value": value, "partition": partition }]);
+        let made = self.call(&format!("POST /topics/{topic}/events"), body).await;
+        assert_eq!(made.status, StatusCode::OK, "{}", made.text);
+    }
+}
+
+#[tokio::test]
+async fn records_of_all_matching_topics_come_in_the_order_of_their_commits() {
+    let server = Server::start().await;
+    for topic in ["a.b", "a.c", "other"] {
+        server.make(topic, 3).await;
+    }
+    let mut expected = Vec::new();
+    for value in 0..60 {
+        let topic = ["a.b", "a.c", "other"][value as usize * 7 % 3];
+        server.put(topic, value as u32 * 5 % 3, value).await;
+        if topic != "other" {
+            expected.push((topic.to_owned(), json!(value)));
+        }
+    }
+    let mut events = server.subscribe("pattern=a.*&from=earliest").await;
+    let mut found = Vec::new();
+    for _ in 0..expected.len() {
+        found.push(events.record().await);
+    }
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn every_id_resumes_behind_its_record() {
+    let server = Server::start().await;
+    server.make("b", 2).await;
+    server.make("a", 2).await;
+    // Commits of one record, of several in one partition, and of several partitions and topics.
+    for value in 0..4 {
+        server.put("b", value as u32 % 2, value).await;
+    }
+    let lines: String =
+        (4..12).map(|n| format!("{{\"value\":{n},\"partition\":{}}}\n", n % 2)).collect();
+    let headers = [("content-type", "application/x-ndjson")];
+    server.call_with("POST /topics/a/events", &headers, lines).await;
+    let event = |partition: u32, value: i64| json!({ "value": value, "partition": partition });
+    let publish = json!({ "publish": [
+        { "topic": "b", "events": [event(1, 12), event(0, 13)] },
+        { "topic": "a", "events": [event(1, 14)] },
+    ]});
+    assert_eq!(server.call("POST /transactions", publish).await.status, StatusCode::OK);
+    let mut events = server.subscribe("pattern=**&from=earliest").await;
+    let mut all = Vec::new();
+    for _ in 0..15 {
+        all.push(events.next().await.unwrap());
+    }
+    for place in 0..15 {
+        let mut resumed = server.resume(&all[place].id, "**").await.ok().unwrap();
+        for expected in &all[place + 1..] {
+            assert_eq!(resumed.next().await.as_ref(), Some(expected), "{}", all[place].id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn topics_made_later_are_found_also_after_a_resume() {
+    let server = Server::start().await;
+    server.make("a.1", 1).await;
+    let mut events = server.subscribe("pattern=a.**").await;
+    server.put("a.1", 0, 1).await;
+    let first = events.next().await.unwrap();
+    server.make("a.2", 2).await;
+    server.put("a.2", 1, 2).await;
+    assert_eq!(events.record().await, ("a.2".to_owned(), json!(2)));
+    let mut resumed = server.resume(&first.id, "a.**").await.ok().unwrap();
+    assert_eq!(resumed.record().await, ("a.2".to_owned(), json!(2)));
+}
+
+#[tokio::test]
+async fn a_deleted_topic_leaves_the_others() {
+    let server = Server::start().await;
+    server.make("a", 1).await;
+    server.make("b", 1).await;
+    let mut events = server.subscribe("pattern=*").await;
+    server.put("a", 0, 1).await;
+    assert_eq!(events.record().await, ("a".to_owned(), json!(1)));
+    server.call("DELETE /topics/a", Value::Null).await;
+    server.put("b", 0, 2).await;
+    assert_eq!(events.record().await, ("b".to_owned(), json!(2)));
+    server.make("a", 1).await;
+    server.put("a", 0, 3).await;
+    assert_eq!(events.record().await, ("a".to_owned(), json!(3)));
+}
+
+#[tokio::test]
+async fn a_time_begins_with_its_first_record() {
+    let server = Server::start().await;
+    server.make("t", 2).await;
+    server.put("t", 0, 1).await;
+    server.clock.set(Timestamp(NOW.0 + 1_000));
+    server.put("t", 1, 2).await;
+    server.put("t", 0, 3).await;
+    let mut events = server.subscribe("pattern=t&from=2026-01-02T03:04:06.000Z").await;
+    assert_eq!(events.record().await.1, json!(2));
+    assert_eq!(events.record().await.1, json!(3));
+}
+
+#[tokio::test]
+async fn what_is_trimmed_before_it_is_read_is_told() {
+    let server = Server::start().await;
+    server.make("t", 1).await;
+    for value in 0..3 {
+        server.put("t", 0, value).await;
+    }
+    let mut events = server.subscribe("pattern=t&from=earliest").await;
+    let first = events.next().await.unwrap();
+    server.call("DELETE /topics/t/partitions/0/records?before=2", Value::Null).await;
+    let refused = server.resume(&first.id, "t").await.err().unwrap();
+    assert_eq!(refused.error(), (410, "offset-trimmed".to_owned()));
+    assert_eq!(refused.json()["error"]["topic"], "t");
+    assert_eq!(refused.json()["error"]["earliest"], 2);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_is_told_when_retention_overtakes_it() {
+    let server = Server::start().await;
+    server.make("t", 1).await;
+    let mut events = server.subscribe("pattern=t&from=earliest").await;
+    // Nothing is read before the greeting is taken.
+    server.put("t", 0, 0).await;
+    server.call("DELETE /topics/t/partitions/0/records?before=1", Value::Null).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(event.kind, "error");
+    assert_eq!(event.data["error"]["code"], "offset-trimmed");
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_subscribed_to_is_refused() {
+    let server = Server::start().await;
+    server.make("t", 1).await;
+    let cases = [
+        ("/subscribe", "", (400, "invalid-pattern")),
+        ("/subscribe?pattern=a.b*", "", (400, "invalid-pattern")),
+        ("/subscribe?pattern=t&from=yesterday", "", (400, "invalid-from")),
+        ("/subscribe?pattern=t", "1.2.3", (400, "invalid-last-event-id")),
+        ("/groups/g/members/m/subscribe", "", (409, "unknown-member")),
+    ];
+    for (path, id, (status, code)) in cases {
+        let refused = server.open(path, &[("last-event-id", id)]).await.err().unwrap();
+        assert_eq!(refused.error(), (status, code.to_owned()), "{path}");
+    }
+    // Of a store that has lost records, or of another one.
+    let topic = server.subscribe("pattern=t&from=earliest").await;
+    drop(topic);
+    server.put("t", 0, 1).await;
+    let mut events = server.subscribe("pattern=t&from=earliest").await;
+    let id = events.next().await.unwrap().id;
+    let beyond = id.replace(".0.0", ".0.7");
+    let refused = server.resume(&beyond, "t").await.err().unwrap();
+    assert_eq!(refused.error(), (416, "offset-beyond-end".to_owned()));
+}
+
+#[tokio::test]
+async fn a_revoked_key_and_the_servers_end_end_a_subscription() {
+    let server = Server::start().await;
+    server.make("t", 1).await;
+    let made = server.call("POST /keys", json!({ "scopes": ["consume"] })).await.json();
+    let key = format!("Bearer {}", made["key"].as_str().unwrap());
+    let request = Request::builder().uri("/subscribe?pattern=t").header("authorization", key);
+    let response =
+        server.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let mut of_key = Events { body: response.into_body(), text: String::new() };
+    let mut events = server.subscribe("pattern=t").await;
+    server.put("t", 0, 1).await;
+    assert_eq!(of_key.record().await.1, json!(1));
+    assert_eq!(events.record().await.1, json!(1));
+    let revoked = format!("DELETE /keys/{}", made["id"].as_str().unwrap());
+    assert_eq!(server.call(&revoked, Value::Null).await.status, StatusCode::NO_CONTENT);
+    server.put("t", 0, 2).await;
+    let event = of_key.next().await.unwrap();
+    assert_eq!(
+        (event.kind.as_str(), &event.data["error"]["code"]),
+        ("error", &json!("invalid-key"))
+    );
+    assert_eq!(of_key.next().await, None);
+    assert_eq!(events.record().await.1, json!(2));
+    server.app.node.drain.begin();
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn a_member_is_sent_what_it_owns_once_and_commits_on_its_own() {
+    let server = Server::start().await;
+    server.make("t", 2).await;
+    let join = json!({ "subscriptions": ["t"] });
+    let first = server.call("POST /groups/g/members", join.clone()).await.json();
+    let path = format!("/groups/g/members/{}", first["member"].as_str().unwrap());
+    let mut events = server.open(&format!("{path}/subscribe"), &[]).await.ok().unwrap();
+    let told = events.next().await.unwrap();
+    assert_eq!(told.kind, "assignment");
+    assert_eq!(told.data["assignment"].as_array().unwrap().len(), 2);
+    for value in 0..4 {
+        server.put("t", value as u32 % 2, value).await;
+        assert_eq!(events.record().await.1, json!(value));
+    }
+    // Nothing is committed: a new stream begins where the old one did.
+    let mut again = server.open(&format!("{path}/subscribe"), &[]).await.ok().unwrap();
+    assert_eq!(again.next().await.unwrap().kind, "assignment");
+    let mut values: Vec<i64> = Vec::new();
+    for _ in 0..4 {
+        values.push(again.record().await.1.as_i64().unwrap());
+    }
+    values.sort_unstable();
+    assert_eq!(values, [0, 1, 2, 3]);
+    // A second member joins: one partition moves as soon as what was read of it is committed.
+    let second = server.call("POST /groups/g/members", join).await.json();
+    assert_eq!(second["assignment"], json!([]));
+    let told = again.next().await.unwrap();
+    let revoked: Vec<&Value> = told.data["assignment"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|held| held["revoking"] == true)
+        .collect();
+    let [revoked] = revoked[..] else { panic!("{told:?}") };
+    let commit = json!({ "partitions": [{
+        "topic": "t",
+        "partition": revoked["partition"],
+        "generation": revoked["generation"],
+        "next_offset": 2,
+    }]});
+    let committed = server.call(&format!("POST {path}/offsets"), commit).await;
+    assert_eq!(committed.status, StatusCode::NO_CONTENT, "{}", committed.text);
+    let path = format!("/groups/g/members/{}", second["member"].as_str().unwrap());
+    let moved = server.call(&format!("POST {path}/heartbeat"), Value::Null).await.json();
+    assert_eq!(moved["assignment"][0]["partition"], revoked["partition"], "{moved}");
+    assert_eq!(moved["assignment"][0]["next_offset"], 2);
+}

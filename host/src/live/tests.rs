@@ -1,1 +1,0 @@
-//! Feeds on an embedded store.
