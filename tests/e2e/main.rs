@@ -3,6 +3,7 @@
 
 mod durable;
 mod flights;
+mod live;
 mod openapi;
 mod openapi_plugins;
 mod plugin_cli;

@@ -15,6 +15,11 @@ const IDLE_BYTES_MAX: u64 = 40 << 20;
 const EMPTY_START_MAX: Duration = Duration::from_millis(200);
 const FULL_START_MAX: Duration = Duration::from_secs(2);
 
+/// More memory with a thousand subscribers that wait, and processor time of two seconds, in ticks.
+const SUBSCRIBERS: usize = 1_000;
+const SUBSCRIBERS_BYTES_MAX: u64 = 64 << 20;
+const IDLE_TICKS_MAX: u64 = 4;
+
 /// A machine that is busy with something else makes a start slower, never faster: the fastest counts.
 const STARTS: usize = 5;
 /// One test at a time.
@@ -26,6 +31,15 @@ fn resident_bytes(server: &Server) -> u64 {
     let status = std::fs::read_to_string(path).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Processor time that a process has taken, in ticks of 10 ms.
+fn processor_ticks(server: &Server) -> u64 {
+    let path = format!("/proc/{}/stat", server.pid().as_raw_nonzero());
+    let stat = std::fs::read_to_string(path).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
 /// Starts a server and waits until it takes requests.
@@ -76,4 +90,34 @@ async fn a_server_with_many_records_is_ready_soon() {
     assert!(took <= FULL_START_MAX, "{took:?}");
     let stats = server.client().call("GET", "/topics/t/stats").await.ok();
     assert_eq!(stats["total_events"], json!(records() / BATCH * BATCH));
+}
+
+#[tokio::test]
+async fn a_thousand_idle_subscribers_cost_little_memory_and_no_time() {
+    let _alone = ALONE.lock().await;
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(EXE, data.path());
+    let client = server.client();
+    for number in 0..20 {
+        let topic = json!({"name": format!("order.{number}"), "partitions": 10});
+        client.call_with("POST", "/topics", topic).await.ok();
+    }
+    let before = resident_bytes(&server);
+    let mut subscribers = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        subscribers.push(client.subscribe("/subscribe?pattern=order.**", None).await);
+    }
+    // All of them are there and wait: each gets what is published.
+    client.call_with("POST", "/topics/order.7/produce", json!({"value": 1})).await.ok();
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.next().await.unwrap().data["value"], json!(1));
+    }
+    let bytes = resident_bytes(&server).saturating_sub(before);
+    let ticks = processor_ticks(&server);
+    // What is measured is this span: a wait for nothing else.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let ticks = processor_ticks(&server) - ticks;
+    println!("{SUBSCRIBERS} subscribers: {} MiB, {ticks} ticks in 2 s", bytes >> 20);
+    assert!(bytes <= SUBSCRIBERS_BYTES_MAX, "{bytes}");
+    assert!(ticks <= IDLE_TICKS_MAX, "{ticks}");
 }

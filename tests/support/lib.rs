@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
 
 mod plugin;
+mod sse;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub use plugin::{compile_bomb, component, padded};
+pub use sse::{Event, Subscription};
 
 /// The key that test servers know.
 pub const KEY: &str = "sk_test-key-of-the-end-to-end-tests";
@@ -235,6 +237,22 @@ impl Client {
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Ok(Answer { status, headers, body })
+    }
+
+    /// Opens a stream of events, behind the one whose id is `last` if there is one.
+    ///
+    /// # Panics
+    ///
+    /// It is refused.
+    pub async fn subscribe(&self, path: &str, last: Option<&str>) -> Subscription {
+        let request = self.request("GET", path);
+        let request = match last {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 200, "{path}");
+        Subscription::new(response)
     }
 
     /// All records of a partition, from `offset` on.

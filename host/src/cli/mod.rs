@@ -11,6 +11,7 @@
 
 mod client;
 mod dead_letter;
+mod follow;
 mod key;
 mod output;
 mod plugin;

@@ -1,7 +1,8 @@
 //! `stream tail`: prints records as they come.
 //!
 //! Each partition has a cursor; a read of each is under way at any time and waits at the server for
-//! records. Records of a partition are printed in order, partitions as their answers come.
+//! records. Records of a partition are printed in order, partitions as their answers come. What a
+//! pattern matches is printed in the order of its commits.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -17,8 +18,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::Client;
+use super::follow::follow;
 use super::output::{CliError, Output};
 use crate::name::TopicName;
+use crate::pattern::Pattern;
 use crate::timestamp;
 
 /// How long a read waits for records: longer and proxies may cut it.
@@ -28,12 +31,13 @@ const READ_RECORDS_MAX: u64 = 1_000;
 
 /// Print records as they come, one a line
 ///
-/// Records of a partition come in order. Partitions that are added meanwhile are not noticed.
+/// Records of a topic's partition come in order; partitions that are added meanwhile are not noticed.
+/// Records of a pattern come in the order of their commits, from topics made meanwhile too.
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {
-    /// The topic
-    #[arg(value_parser = TopicName::parse)]
-    topic: TopicName,
+    /// The topic, or a pattern such as `order.**`
+    #[arg(value_parser = Pattern::parse)]
+    topic: Pattern,
 
     /// Only this partition
     #[arg(long, value_name = "N")]
@@ -128,20 +132,63 @@ impl TailArgs {
         let client = client.retrying(self.retry_for);
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-            done = self.print(&client, |lines| print(output, lines)) => done,
+            done = self.print(&client, |lines| self.show(output, lines)) => done,
         }
     }
 
-    /// Reads until all cursors are at their end or the limit is reached.
+    /// Prints what matches, until there is an end.
     async fn print(
         &self,
         client: &Client,
+        print: impl FnMut(&[&[u8]]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        if let Some(topic) = self.topic.as_topic() {
+            return self.print_topic(client, &topic, print).await;
+        }
+        let from = match &self.from {
+            Start::Earliest => "earliest",
+            Start::Latest => "latest",
+            Start::Time(time) => time,
+            Start::Offset(_) => return Err(only_of_a_topic("an offset")),
+        };
+        if self.partition.is_some() {
+            return Err(only_of_a_topic("`--partition`"));
+        }
+        if self.no_follow {
+            return Err(only_of_a_topic("`--no-follow`"));
+        }
+        follow(client, (&self.topic, from), self.limit.unwrap_or(u64::MAX), print).await
+    }
+
+    /// Prints records: as served for scripts, else as [`human`] shows them.
+    fn show(&self, output: Output, lines: &[&[u8]]) -> Result<(), CliError> {
+        let names_topic = self.topic.as_topic().is_none();
+        let mut text = Vec::new();
+        for line in lines {
+            if output.is_json() {
+                text.extend_from_slice(line);
+            } else {
+                text.extend_from_slice(human(line, names_topic)?.as_bytes());
+            }
+            text.push(b'\n');
+        }
+        if !text.is_empty() {
+            output.write(&text)?;
+        }
+        Ok(())
+    }
+
+    /// Reads until all cursors are at their end or the limit is reached.
+    async fn print_topic(
+        &self,
+        client: &Client,
+        topic: &TopicName,
         mut print: impl FnMut(&[&[u8]]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let mut left = self.limit.unwrap_or(u64::MAX);
-        let cursors = self.cursors(client).await?;
+        let cursors = self.cursors(client, topic).await?;
         let mut reads: FuturesUnordered<_> =
-            cursors.into_iter().map(|cursor| read(client, &self.topic, cursor)).collect();
+            cursors.into_iter().map(|cursor| read(client, topic, cursor)).collect();
         while left > 0
             && let Some(page) = reads.next().await
         {
@@ -152,19 +199,19 @@ impl TailArgs {
             left = left.saturating_sub(lines.len() as u64);
             print(&lines)?;
             if let Some(next) = page.next {
-                reads.push(read(client, &self.topic, next));
+                reads.push(read(client, topic, next));
             }
         }
         Ok(())
     }
 
-    async fn cursors(&self, client: &Client) -> Result<Vec<Cursor>, CliError> {
+    async fn cursors(&self, client: &Client, topic: &TopicName) -> Result<Vec<Cursor>, CliError> {
         #[derive(Deserialize)]
         struct Answer {
             partitions: Vec<Bounds>,
         }
 
-        let topic = self.topic.as_str();
+        let topic = topic.as_str();
         let path = ["topics", topic, "partitions"];
         let answer = client.fetch(|| client.json(client.request(Method::GET, &path))).await?;
         let answer: Answer = serde_json::from_value(answer)
@@ -217,27 +264,15 @@ pub(super) fn offset_in(headers: &HeaderMap, name: &str) -> Result<u64, CliError
     offset.ok_or_else(|| CliError::Answer { reason: format!("expected an offset in `{name}`") })
 }
 
-/// Prints records: as served for scripts, else as [`human`] shows them.
-fn print(output: Output, lines: &[&[u8]]) -> Result<(), CliError> {
-    let mut text = Vec::new();
-    for line in lines {
-        if output.is_json() {
-            text.extend_from_slice(line);
-        } else {
-            text.extend_from_slice(human(line)?.as_bytes());
-        }
-        text.push(b'\n');
-    }
-    if !text.is_empty() {
-        output.write(&text)?;
-    }
-    Ok(())
+fn only_of_a_topic(what: &str) -> CliError {
+    CliError::Usage(format!("{what} is for one topic, not for a pattern"))
 }
 
-/// `partition:offset timestamp key value`
-fn human(line: &[u8]) -> Result<String, CliError> {
+/// `partition:offset timestamp key value`, behind the topic if that is not plain.
+fn human(line: &[u8], names_topic: bool) -> Result<String, CliError> {
     #[derive(Deserialize)]
     struct Record<'a> {
+        topic: &'a str,
         partition: u32,
         offset: u64,
         timestamp: &'a str,
@@ -250,8 +285,9 @@ fn human(line: &[u8]) -> Result<String, CliError> {
         .map_err(|error| CliError::Answer { reason: error.to_string() })?;
     // A key with control characters could write anywhere on a terminal.
     let key = record.key.map_or("-".to_owned(), |key| key.replace(char::is_control, " "));
-    let Record { partition, offset, timestamp, value, .. } = record;
-    Ok(format!("{partition}:{offset} {timestamp} {key} {value}"))
+    let Record { topic, partition, offset, timestamp, value, .. } = record;
+    let topic = if names_topic { format!("{topic} ") } else { String::new() };
+    Ok(format!("{topic}{partition}:{offset} {timestamp} {key} {value}"))
 }
 
 #[cfg(test)]
@@ -313,7 +349,9 @@ mod tests {
             (r#","key":"\u001b[2J","value":null}"#, "2:7 T  [2J null"),
         ];
         for (rest, expected) in cases {
-            assert_eq!(human(format!("{start}{rest}").as_bytes()).unwrap(), expected);
+            let line = format!("{start}{rest}");
+            assert_eq!(human(line.as_bytes(), false).unwrap(), expected);
+            assert_eq!(human(line.as_bytes(), true).unwrap(), format!("t {expected}"));
         }
     }
 
