@@ -297,3 +297,6 @@ impl Membership {
         assign(&members, &owners)
     }
 }
+
+#[cfg(test)]
+mod model;
