@@ -5,6 +5,7 @@ mod durable;
 mod flights;
 mod live;
 mod openapi;
+mod openapi_groups;
 mod openapi_plugins;
 mod plugin_cli;
 mod plugins;
