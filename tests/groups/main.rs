@@ -2,6 +2,7 @@
 //! killed at any step leaves behind. A binary of its own, so that nothing else runs.
 #![cfg(test)]
 
+mod chaos;
 mod handover;
 mod processor;
 
