@@ -1,5 +1,6 @@
 // Records that a consumer has read, and what can be done once they are processed.
 
+import { ConflictError } from './errors.js';
 import type { Transacted } from './positions.js';
 import type { Lost, Place } from './places.js';
 import { type MemberOffsets, type PublishOptions, transact, type TopicEvents } from './publish.js';
@@ -22,6 +23,8 @@ export interface BatchParts<V> {
   records: StreamRecord<V>[];
   next: Place[];
   lost: Lost[];
+  /** Whether a later batch has been handed out. */
+  isSuperseded: (batch: ConsumedBatch) => boolean;
 }
 
 /** What one call of `consume` has read. */
@@ -68,15 +71,23 @@ export class ConsumedBatch<V = unknown> {
    * Publishes events and commits the batch, together or not at all: what is made of a record is
    * stored once, also if this is repeated by another process after a crash.
    *
-   * Throws `FencedError` if a partition has moved, or the batch is committed already; nothing is
-   * stored then.
+   * Throws `FencedError` if a partition has moved, and `ConflictError` `batch-committed` or
+   * `batch-superseded` if the batch is committed, or a later one was read; nothing is stored then.
    */
   async transaction(
     publish: readonly TopicEvents[],
     options: PublishOptions = {},
   ): Promise<Transacted> {
+    // The server takes offsets again that it has already: it would store the events twice.
+    if (this.#isCommitted && this.#parts.next.length > 0) throw conflict('committed already');
+    if (this.#parts.isSuperseded(this)) throw conflict('superseded by a later one');
     const done = await transact(this.#parts.transport, { publish, offsets: this.offsets }, options);
     this.#isCommitted = true;
     return done;
   }
+}
+
+function conflict(why: string): ConflictError {
+  const code = `batch-${why.split(' ', 1)[0]}`;
+  return new ConflictError({ status: 409, code, message: `the batch is ${why}`, retryable: false });
 }

@@ -25,6 +25,8 @@ export class Consumer {
   readonly #member: Member;
   readonly #closing = new AbortController();
   /** What was handed out last. */
+  #latest: ConsumedBatch | undefined;
+  /** The same, until it is dealt with. */
   #batch: ConsumedBatch | undefined;
   #commitsLater = false;
   /** Calls take turns: two at once would be handed the same records. */
@@ -52,8 +54,10 @@ export class Consumer {
           records: read.records.map((record) => recordOf<V>(record)),
           next: read.next,
           lost: read.lost,
+          isSuperseded: (batch) => this.#latest !== batch,
         });
         this.#batch = batch;
+        this.#latest = batch;
         this.#commitsLater = options.autoCommit ?? true;
         return batch;
       } finally {

@@ -38,8 +38,26 @@ const STATUS_OF_CODE: Readonly<Record<string, number>> = {
   'store-poisoned': 503,
 };
 
-/** The records, in order within each partition; goes on where it was after a lost connection. */
+/**
+ * The records, in order within each partition; goes on where it was after a lost connection. Ends
+ * with `closing`.
+ */
 export async function* live<V>(
+  transport: Transport,
+  options: LiveOptions,
+  closing: AbortSignal,
+): AsyncGenerator<StreamRecord<V>, void, undefined> {
+  const ending = joinSignals([options.signal, closing]);
+  try {
+    yield* connected<V>(transport, { ...options, signal: ending.signal });
+  } catch (error) {
+    if (!closing.aborted) throw error;
+  } finally {
+    ending.release();
+  }
+}
+
+async function* connected<V>(
   transport: Transport,
   options: LiveOptions,
 ): AsyncGenerator<StreamRecord<V>, void, undefined> {

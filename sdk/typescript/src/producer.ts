@@ -143,7 +143,7 @@ export class Producer {
 
   async #publish(topic: string, entries: readonly Entry[]): Promise<Published> {
     this.#epoch ??= await this.#nextEpoch();
-    let isRepeated = false;
+    let mayBeStored = false;
     const answer = await this.#transport.call({
       method: 'POST',
       path: path`/topics/${topic}/events`,
@@ -157,12 +157,12 @@ export class Producer {
       body: entries.map(({ json }) => json).join('\n'),
       idempotent: true,
       maxRetries: this.#options.maxRetries ?? 10,
-      onRepeat: () => {
-        isRepeated = true;
+      onRepeat: (failure) => {
+        mayBeStored ||= failure.status !== 429 && failure.code !== 'request-in-flight';
       },
     });
     const published = fromWire<Published>(answer);
-    if (published.duplicate && !isRepeated) throw shared(this.#id);
+    if (published.duplicate && !mayBeStored) throw shared(this.#id);
     this.#sequence += 1;
     return published;
   }

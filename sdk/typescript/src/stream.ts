@@ -21,6 +21,7 @@ export class Stream {
   readonly groups: Groups;
   readonly #transport: Transport;
   readonly #consumers: Consumers;
+  readonly #closing = new AbortController();
   readonly #producers = new Set<Producer>();
 
   /** @internal Reached as `client.stream`. */
@@ -38,13 +39,14 @@ export class Stream {
    * asked for another after them, are committed batch by batch and when the loop ends; the one at
    * which it ends comes again. Without one, live: nothing is committed.
    *
-   * Lost connections are made up for. The loop throws what cannot be, and the signal's reason.
+   * Lost connections are made up for. The loop throws what cannot be, and the signal's reason; it
+   * ends when the client is closed.
    */
   subscribe<V = unknown>(
     options: GroupSubscription | LiveSubscription,
   ): AsyncGenerator<StreamRecord<V>, void, undefined> {
     return options.group === undefined
-      ? subscribeLive<V>(this.#transport, options)
+      ? subscribeLive<V>(this.#transport, options, this.#closing.signal)
       : subscribeAsGroup<V>(this.#transport, this.#consumers, options);
   }
 
@@ -69,6 +71,7 @@ export class Stream {
 
   /** @internal Called by `client.close`. */
   async close(): Promise<void> {
+    this.#closing.abort();
     const producers = [...this.#producers].map((producer) => producer.close());
     const ended = await Promise.allSettled([...producers, this.#consumers.closeAll()]);
     const failed = ended.find(({ status }) => status === 'rejected');

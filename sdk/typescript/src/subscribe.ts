@@ -3,7 +3,7 @@
 import type { ConsumedBatch } from './batch.js';
 import type { Consumer } from './consumer.js';
 import type { Consumers } from './consumers.js';
-import { OffsetError } from './errors.js';
+import { ClosedError, OffsetError } from './errors.js';
 import { live, type LiveOptions } from './live.js';
 import { type Lost, placesAfter } from './places.js';
 import { Reconnects } from './reconnect.js';
@@ -54,6 +54,8 @@ export async function* subscribeAsGroup<V>(
       }
     }
   } catch (error) {
+    // The client was closed.
+    if (error instanceof ClosedError) return;
     hasFailed = true;
     throw error;
   } finally {
@@ -67,8 +69,9 @@ export async function* subscribeAsGroup<V>(
 export function subscribeLive<V>(
   transport: Transport,
   options: LiveSubscription,
+  closing: AbortSignal,
 ): AsyncGenerator<StreamRecord<V>, void, undefined> {
-  return live<V>(transport, options);
+  return live<V>(transport, options, closing);
 }
 
 interface Progress<V> {

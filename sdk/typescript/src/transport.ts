@@ -42,8 +42,8 @@ export interface Call extends CallOptions {
   waitMs?: number;
   /** How often to repeat, instead of what the client says. */
   maxRetries?: number;
-  /** Told before each repeat. */
-  onRepeat?: () => void;
+  /** Told before each repeat what failed. */
+  onRepeat?: (failure: FourbyfourError) => void;
 }
 
 /** A path of the API out of a template; what is put into it is escaped. */
@@ -84,7 +84,7 @@ export class Transport {
         if (attempt >= retries || !mayRepeat(call, error)) throw error;
         const wait = backoffMs(this.#options.backoff, attempt, error.retryAfterMs);
         await sleep(wait, call.signal);
-        call.onRepeat?.();
+        call.onRepeat?.(error);
       }
     }
   }
