@@ -60,7 +60,12 @@ test('records come however the stream is cut, with the key in a header', async (
   expect(await read(of, 3, { from: new Date(0) })).toEqual([0, 1, 2]);
   const url = '/projects/p/subscribe?pattern=order.*&from=1970-01-01T00%3A00%3A00.000Z';
   expect(requests).toEqual([
-    { url, key: expect.stringMatching(/^Bearer sk_/), last: undefined, accept: 'text/event-stream' },
+    {
+      url,
+      key: expect.stringMatching(/^Bearer sk_/),
+      last: undefined,
+      accept: 'text/event-stream',
+    },
   ]);
 });
 

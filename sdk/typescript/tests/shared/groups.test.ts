@@ -24,7 +24,10 @@ test('without auto commit a batch comes again until it is committed', async () =
   const options = { group: fresh('g'), autoCommit: false, limit: 2, waitMs: 0 };
   const first = await topics.consume<number>(name, options);
   const again = await topics.consume<number>(name, options);
-  expect([first, again].map(({ records }) => values(records))).toEqual([[0, 1], [0, 1]]);
+  expect([first, again].map(({ records }) => values(records))).toEqual([
+    [0, 1],
+    [0, 1],
+  ]);
   expect(again.isCommitted).toBe(false);
   await again.commit();
   await again.commit();
