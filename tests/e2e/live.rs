@@ -92,3 +92,31 @@ async fn what_only_a_topic_has_is_refused_for_a_pattern() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
     }
 }
+
+#[tokio::test]
+async fn a_group_is_shown_reset_and_deleted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let client = server.client();
+    client.call_with("POST", "/topics", json!({"name": "t", "partitions": 2})).await.ok();
+    publish(&client, "t", 0..1).await;
+    let join = json!({"subscriptions": ["t"], "instance_id": "one"});
+    client.call_with("POST", "/groups/g/members", join).await.ok();
+    let run = |arguments: &[&str]| {
+        let output = stream(&server, arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text, _) = run(&["group", "list"]);
+    assert!(code == Some(0) && text.contains("\ng           1\n"), "{text}");
+    let (code, text, _) = run(&["group", "show", "g"]);
+    assert!(code == Some(0) && text.contains("one") && text.contains("COMMITTED"), "{text}");
+    let reset = ["group", "reset", "g", "t", "--to", "latest"];
+    let (code, _, told) = run(&reset);
+    assert!(code == Some(1) && told.contains("group-has-members"), "{told}");
+    let (code, text, told) = run(&[&reset[..], &["--force"]].concat());
+    assert!(code == Some(0) && text.contains("NEXT OFFSET"), "{told}");
+    let (code, _, told) = run(&["group", "delete", "g", "--yes", "--force"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(run(&["group", "show", "g"]).0, Some(1));
+}

@@ -12,6 +12,7 @@
 mod client;
 mod dead_letter;
 mod follow;
+mod group;
 mod key;
 mod output;
 mod plugin;
@@ -60,6 +61,7 @@ enum Command {
     Plugin(plugin::PluginArgs),
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
+    Group(group::GroupArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
@@ -96,6 +98,7 @@ impl Cli {
             Command::Plugin(args) => args.run(client, output).await,
             Command::Route(args) => args.run(client, output).await,
             Command::DeadLetter(args) => args.run(&client, output).await,
+            Command::Group(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }

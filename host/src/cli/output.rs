@@ -156,6 +156,8 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "bindings-not-found" => Some("`stream plugin bindings` shows where plugins are bound"),
         "stale-revision" => Some("others change it at the same time: run the command again"),
         "route-not-found" => Some("`stream route list` shows those that there are"),
+        "group-not-found" => Some("`stream group list` shows those that there are"),
+        "group-has-members" => Some("`--force` does it all the same"),
         "offset-trimmed" => Some("`--from earliest` starts at the first record that is left"),
         "too-large" => Some("fewer events at once may pass: `publish --batch` says how many"),
         _ => None,

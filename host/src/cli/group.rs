@@ -1,0 +1,193 @@
+//! `stream group`: list, show, reset and delete consumer groups.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value};
+
+use super::client::Client;
+use super::output::{CliError, Output, cell, confirm, fields, items, table};
+use crate::name::{GroupName, TopicName};
+use crate::timestamp;
+
+/// List, show, reset and delete consumer groups
+#[derive(Debug, Args)]
+pub(super) struct GroupArgs {
+    #[command(subcommand)]
+    command: GroupCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupCommand {
+    /// List all groups
+    List,
+    /// Show members, commits, lag, and why nothing moves where something lags
+    Show {
+        /// The group
+        #[arg(value_parser = GroupName::parse)]
+        name: GroupName,
+    },
+    Reset(Reset),
+    /// Delete a group and its commits
+    Delete {
+        /// The group
+        #[arg(value_parser = GroupName::parse)]
+        name: GroupName,
+        /// Also while members live: they are told at their next call
+        #[arg(long)]
+        force: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Let a group read on from somewhere else: again, to replay, or further on, to skip
+#[derive(Debug, Args)]
+struct Reset {
+    /// The group
+    #[arg(value_parser = GroupName::parse)]
+    name: GroupName,
+
+    /// The topic
+    #[arg(value_parser = TopicName::parse)]
+    topic: TopicName,
+
+    /// Where to: `earliest`, `latest`, an offset, or a time such as `2026-01-02T03:04:05Z`
+    #[arg(long, value_name = "PLACE")]
+    to: String,
+
+    /// Only this partition; an offset needs it unless the topic has one
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+
+    /// Also while members live: what they have read and not committed is read again
+    #[arg(long)]
+    force: bool,
+}
+
+impl Reset {
+    fn body(&self) -> Result<Value, CliError> {
+        let mut body = Map::new();
+        body.insert("topic".to_owned(), self.topic.as_str().into());
+        let (name, place): (_, Value) = match (self.to.as_str(), self.to.parse::<u64>()) {
+            (word @ ("earliest" | "latest"), _) => ("to", word.into()),
+            (_, Ok(offset)) => ("offset", offset.into()),
+            (text, _) => {
+                let time = timestamp::parse(text).map_err(|_| {
+                    let expected = "expected `earliest`, `latest`, an offset or an RFC 3339 time";
+                    CliError::Usage(format!("{expected}, got `{text}`"))
+                })?;
+                ("timestamp", timestamp::format(time).into())
+            }
+        };
+        body.insert(name.to_owned(), place);
+        if let Some(partition) = self.partition {
+            body.insert("partition".to_owned(), partition.into());
+        }
+        if self.force {
+            body.insert("force".to_owned(), true.into());
+        }
+        Ok(body.into())
+    }
+}
+
+impl GroupArgs {
+    pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
+        match self.command {
+            GroupCommand::List => output.show(&client.list("groups").await?, human_list)?,
+            GroupCommand::Show { name } => {
+                let request = client.request(Method::GET, &["groups", name.as_str()]);
+                output.show(&client.json(request).await?, human)?;
+            }
+            GroupCommand::Reset(reset) => {
+                let path = ["groups", reset.name.as_str(), "reset"];
+                let request = client.request(Method::POST, &path).json(&reset.body()?);
+                output.show(&client.json(request).await?, human_places)?;
+            }
+            GroupCommand::Delete { name, force, yes } => {
+                let question = format!("delete the group `{name}` with all its commits?");
+                if !yes && !confirm(name.as_str(), &question)? {
+                    return Ok(());
+                }
+                let request = client.request(Method::DELETE, &["groups", name.as_str()]);
+                let request = if force { request.query(&[("force", "true")]) } else { request };
+                client.send(request).await?;
+                output.done(&format!("deleted `{name}`"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn human_list(list: &Value) -> String {
+    let row = |group| ["group", "members"].map(|field| cell(group, field));
+    let rows: Vec<_> = items(list, "groups").iter().map(row).collect();
+    table(["NAME", "MEMBERS"], &rows)
+}
+
+fn human(group: &Value) -> String {
+    let about = fields([("name", cell(group, "group")), ("lag", cell(group, "lag"))]);
+    let member = |member| {
+        let [id, instance, topics, silent] =
+            ["member", "instance_id", "subscriptions", "silent_ms"]
+                .map(|field| cell(member, field));
+        let owned = items(member, "assignment").len().to_string();
+        [id, instance, topics, owned, silent]
+    };
+    let members: Vec<_> = items(group, "members").iter().map(member).collect();
+    let partition = |part| {
+        let [topic, partition, owner, committed, end, lag] =
+            ["topic", "partition", "owner", "committed", "log_end", "lag"]
+                .map(|field| cell(part, field));
+        let why = part.get("why").map_or_else(|| "-".to_owned(), |why| cell(why, "message"));
+        [topic, partition, owner, committed, end, lag, why]
+    };
+    let partitions: Vec<_> = items(group, "partitions").iter().map(partition).collect();
+    let members = table(["MEMBER", "INSTANCE", "TOPICS", "OWNS", "SILENT MS"], &members);
+    let heads = ["TOPIC", "PARTITION", "OWNER", "COMMITTED", "END", "LAG", "WHY"];
+    format!("{about}\n{members}\n{}", table(heads, &partitions))
+}
+
+fn human_places(places: &Value) -> String {
+    let row = |place| ["partition", "next_offset"].map(|field| cell(place, field));
+    let rows: Vec<_> = items(places, "partitions").iter().map(row).collect();
+    table(["PARTITION", "NEXT OFFSET"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+    use serde_json::json;
+
+    fn body(args: &[&str]) -> Option<Value> {
+        let args = ["stream", "group", "reset", "g", "t"].iter().chain(args);
+        let Command::Group(args) = Cli::try_parse_from(args).ok()?.command else { panic!() };
+        let GroupCommand::Reset(reset) = args.command else { panic!("{args:?}") };
+        reset.body().ok()
+    }
+
+    #[test]
+    fn a_reset_says_where_to() {
+        let cases: [(&[&str], Option<Value>); 6] = [
+            (&["--to", "earliest"], Some(json!({"topic": "t", "to": "earliest"}))),
+            (
+                &["--to", "7", "--partition", "2"],
+                Some(json!({"topic": "t", "offset": 7, "partition": 2})),
+            ),
+            (
+                &["--to", "2026-01-02T04:04:05+01:00", "--force"],
+                Some(json!({
+                    "topic": "t", "timestamp": "2026-01-02T03:04:05.000Z", "force": true,
+                })),
+            ),
+            (&["--to", "yesterday"], None),
+            (&["--to", "-1"], None),
+            (&[], None),
+        ];
+        for (args, expected) in cases {
+            assert_eq!(body(args), expected, "{args:?}");
+        }
+    }
+}
