@@ -67,8 +67,8 @@ export class Consumer {
   }
 
   /** Commits the batch that was handed out last, if there is one that is not committed. */
-  commit(options: CallOptions = {}): Promise<void> {
-    return this.#inTurn(async () => this.#batch?.commit(options));
+  async commit(options: CallOptions = {}): Promise<void> {
+    await this.#batch?.commit(options);
   }
 
   /** Commits what is still owned of the places, and leaves out what has moved. */

@@ -22,10 +22,10 @@ export class Consumers {
   }
 
   /** The one that reads `topic` as `options.group`; the first call's options make it. */
-  of(topic: string, options: Omit<MemberOptions, 'subscriptions'>): Consumer {
+  of(topic: string, options: Omit<MemberOptions, 'subscriptions' | 'mustExist'>): Consumer {
     const found = this.find(topic, options.group);
     if (found !== undefined) return found;
-    const consumer = this.open({ ...options, subscriptions: [topic] });
+    const consumer = this.open({ ...options, subscriptions: [topic], mustExist: topic });
     this.#ofTopics.set(nameOf(topic, options.group), consumer);
     return consumer;
   }

@@ -14,6 +14,8 @@ export interface LiveOptions extends CallOptions {
   pattern: string;
   /** Where to begin; RFC 3339, or a `Date`, for a time. Default `latest`: what comes from now on. */
   from?: 'earliest' | 'latest' | string | Date;
+  /** Told each time the server has begun to listen for what is published from then on. */
+  onConnected?: () => void;
   /** How often in a row to connect again once it has worked; without end by default. */
   maxReconnects?: number;
   /**
@@ -68,15 +70,13 @@ async function* connected<V>(
     const joined = joinSignals([options.signal]);
     try {
       const response = await connect(transport, options, parser.lastEventId, joined.signal);
-      const silence = watchSilence(options.silenceTimeoutMs ?? 45_000, joined.abort);
-      try {
-        for await (const event of eventsOf(response, parser, silence.reset)) {
-          reconnects.worked();
-          if (event.type === 'error') throw errorOfEvent(event);
-          if (event.type === 'message') yield recordOf<V>(JSON.parse(event.data) as WireRecord);
-        }
-      } finally {
-        silence.stop();
+      options.onConnected?.();
+      const silence = { ms: options.silenceTimeoutMs ?? 45_000, abort: joined.abort };
+      for await (const event of eventsOf(response, parser, silence)) {
+        if (event.type === 'error') throw errorOfEvent(event);
+        if (event.type !== 'message') continue;
+        reconnects.worked();
+        yield recordOf<V>(JSON.parse(event.data) as WireRecord);
       }
       throw lost('the server ended the stream');
     } catch (error) {
@@ -106,7 +106,7 @@ function connect(
 async function* eventsOf(
   response: Response,
   place: { lastEventId: string },
-  heard: () => void,
+  silence: Silence,
 ): AsyncGenerator<SseEvent> {
   const parser = new SseParser();
   parser.lastEventId = place.lastEventId;
@@ -115,9 +115,8 @@ async function* eventsOf(
   if (reader === undefined) return;
   try {
     for (;;) {
-      const { done, value } = await read(reader);
+      const { done, value } = await read(reader, silence);
       if (done) return;
-      heard();
       for (const event of parser.feed(decoder.decode(value, { stream: true }))) {
         place.lastEventId = parser.lastEventId;
         yield event;
@@ -130,24 +129,24 @@ async function* eventsOf(
   }
 }
 
+/** What to do if nothing comes for so long while something is waited for. */
+interface Silence {
+  ms: number;
+  abort: (reason: unknown) => void;
+}
+
 async function read(
   reader: ReadableStreamDefaultReader<Uint8Array>,
+  { ms, abort }: Silence,
 ): Promise<ReadableStreamReadResult<Uint8Array>> {
+  const timer = setTimeout(() => abort(lost(`nothing came for ${ms} ms`)), ms);
   try {
     return await reader.read();
   } catch (error) {
     throw lost('the connection was lost', error);
-  }
-}
-
-function watchSilence(ms: number, abort: (reason: unknown) => void) {
-  const start = () => setTimeout(() => abort(lost(`nothing came for ${ms} ms`)), ms);
-  let timer = start();
-  const reset = (): void => {
+  } finally {
     clearTimeout(timer);
-    timer = start();
-  };
-  return { reset, stop: (): void => clearTimeout(timer) };
+  }
 }
 
 function errorOfEvent(event: SseEvent): FourbyfourError {

@@ -1,8 +1,9 @@
 // One member of a group: joins, stays alive, reads, commits, leaves. What a batch is, and when it is
 // committed, is decided by others.
 
-import { FencedError, FourbyfourError } from './errors.js';
+import { FencedError, FourbyfourError, NotFoundError } from './errors.js';
 import { isSamePartition, type Lost, type Place, placeToWire } from './places.js';
+import { randomId } from './random.js';
 import { fromWire, type WireRecord } from './records.js';
 import { startTimer } from './time.js';
 import { type CallOptions, path, type Transport } from './transport.js';
@@ -15,6 +16,8 @@ export interface MemberOptions {
   group: string;
   /** Topics and patterns. */
   subscriptions: readonly string[];
+  /** A topic without which joining is an error; a group may wait for topics to come otherwise. */
+  mustExist?: string;
   /** How long the server waits for a sign of life, in milliseconds; 500–600,000, default 30,000. */
   sessionTimeoutMs?: number;
   /** A name that outlives this process: who comes back under it has its partitions again. */
@@ -48,6 +51,10 @@ interface Assigned extends Place {
   revoking?: boolean;
 }
 
+interface Members {
+  members: { instance_id?: string }[];
+}
+
 interface Membership {
   member: string;
   assignment: Assigned[];
@@ -58,6 +65,8 @@ interface Membership {
 export class Member {
   readonly #transport: Transport;
   readonly #options: MemberOptions;
+  /** Under a name of its own, a member that joins twice, since no answer came, is one member. */
+  readonly #instanceId: string;
   /** What of the partitions is still being processed, as its owner knows. */
   readonly #held: () => readonly Place[];
   #joined: Promise<Membership> | undefined;
@@ -70,13 +79,15 @@ export class Member {
   constructor(transport: Transport, options: MemberOptions, held: () => readonly Place[]) {
     this.#transport = transport;
     this.#options = options;
+    this.#instanceId = options.instanceId ?? randomId();
     this.#held = held;
   }
 
   /**
    * Reads from what the group has committed; joins first if need be.
    *
-   * Throws `NotFoundError` if the only subscription is a topic that does not exist.
+   * Throws `NotFoundError` if the topic that must exist does not, and `FencedError` if another has
+   * joined under its `instanceId`.
    */
   async read(options: ReadOptions): Promise<MemberRead> {
     this.#readsUnderWay += 1;
@@ -88,7 +99,7 @@ export class Member {
         } catch (error) {
           if (!isUnknownMember(error)) throw error;
           this.#forget(member);
-          if (rejoins >= REJOINS_MAX) throw error;
+          if (rejoins >= REJOINS_MAX || (await this.#isReplaced())) throw error;
         }
       }
     } finally {
@@ -161,26 +172,41 @@ export class Member {
   }
 
   async #joinNow(): Promise<Membership> {
-    const { group, subscriptions, sessionTimeoutMs, instanceId } = this.#options;
+    const { group, subscriptions, sessionTimeoutMs, mustExist } = this.#options;
     const answer = await this.#transport.call({
       method: 'POST',
       path: path`/groups/${group}/members`,
-      json: { subscriptions, session_timeout_ms: sessionTimeoutMs, instance_id: instanceId },
-      // Without a name of its own, a repeat would be another member.
-      idempotent: instanceId !== undefined,
+      json: {
+        subscriptions,
+        session_timeout_ms: sessionTimeoutMs,
+        instance_id: this.#instanceId,
+      },
+      idempotent: true,
     });
     const membership = fromWire<Membership>(answer);
-    if (membership.assignment.length === 0) await this.#checkTopic(membership.member);
+    if (membership.assignment.length === 0 && mustExist !== undefined) {
+      await this.#checkTopic(mustExist, membership.member);
+    }
     this.#name = membership.member;
     this.#lastRead = Date.now();
     this.#beat(membership);
     return membership;
   }
 
-  /** A group may wait for topics to come, but a reader of one topic has misspelled it. */
-  async #checkTopic(member: string): Promise<void> {
-    const [topic, ...more] = this.#options.subscriptions;
-    if (topic === undefined || more.length > 0 || topic.includes('*')) return;
+  /** Whether another is a member under the same name: to join again would fence that one. */
+  async #isReplaced(): Promise<boolean> {
+    if (this.#options.instanceId === undefined) return false;
+    const to = path`/groups/${this.#options.group}`;
+    try {
+      const group = await this.#transport.call<Members>({ method: 'GET', path: to });
+      return group.members.some((member) => member.instance_id === this.#instanceId);
+    } catch (error) {
+      if (error instanceof NotFoundError) return false;
+      throw error;
+    }
+  }
+
+  async #checkTopic(topic: string, member: string): Promise<void> {
     try {
       await this.#transport.call({ method: 'GET', path: path`/topics/${topic}` });
     } catch (error) {

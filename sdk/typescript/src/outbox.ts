@@ -21,6 +21,8 @@ export interface Sent {
 /** An event that waits. */
 export interface Entry {
   json: string;
+  /** Of the JSON. */
+  bytes: number;
   resolve(sent: Sent): void;
   reject(error: unknown): void;
 }
@@ -49,7 +51,7 @@ export class Outbox {
   add(topic: string, entry: Entry): void {
     const queue = this.#queues.get(topic) ?? { entries: [], bytes: 0 };
     queue.entries.push(entry);
-    queue.bytes += byteLength(entry);
+    queue.bytes += entry.bytes;
     this.#queues.set(topic, queue);
   }
 
@@ -68,25 +70,20 @@ export class Outbox {
     const [topic, queue] = next;
     let bytes = 0;
     let count = 0;
-    for (const entry of queue.entries.slice(0, this.#limits.eventsMax)) {
-      bytes += byteLength(entry);
-      if (count > 0 && bytes > this.#limits.bytesMax) break;
+    for (const entry of queue.entries) {
+      const isFull = count >= this.#limits.eventsMax || bytes + entry.bytes > this.#limits.bytesMax;
+      if (count > 0 && isFull) break;
+      bytes += entry.bytes;
       count += 1;
     }
-    const entries = queue.entries.splice(0, Math.max(1, count));
+    const entries = queue.entries.splice(0, count);
     this.#queues.delete(topic);
     if (queue.entries.length > 0) {
-      queue.bytes -= entries.reduce((sum, entry) => sum + byteLength(entry), 0);
+      queue.bytes -= bytes;
       this.#queues.set(topic, queue);
     }
     return { topic, entries };
   }
-}
-
-const encoder = new TextEncoder();
-
-function byteLength({ json }: Entry): number {
-  return encoder.encode(json).length;
 }
 
 /** Tells each of a batch's events what became of it. */

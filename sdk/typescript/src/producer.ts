@@ -8,6 +8,8 @@ import { randomId } from './random.js';
 import { eventToWire, fromWire, type NewEvent } from './records.js';
 import { invalid, path, type Transport } from './transport.js';
 
+const encoder = new TextEncoder();
+
 /** How to produce. */
 export interface ProducerOptions {
   /** Where events go that are sent without a topic. */
@@ -73,7 +75,7 @@ export class Producer {
     if (this.#fenced !== undefined) throw this.#fenced;
     const json = JSON.stringify(eventToWire(event));
     const result = new Promise<Sent>((resolve, reject) => {
-      this.#outbox.add(topic, { json, resolve, reject });
+      this.#outbox.add(topic, { json, bytes: encoder.encode(json).length, resolve, reject });
     });
     if (this.#outbox.isFull(topic)) this.#start();
     else this.#linger ??= setTimeout(() => this.#start(), this.#options.lingerMs ?? 5);

@@ -39,6 +39,7 @@ export class Stream {
    * asked for another after them, are committed batch by batch and when the loop ends; the one at
    * which it ends comes again. Without one, live: nothing is committed.
    *
+   * To end one that waits, abort its `signal`: `return` of the iterator waits for the next record.
    * Lost connections are made up for. The loop throws what cannot be, and the signal's reason; it
    * ends when the client is closed.
    */

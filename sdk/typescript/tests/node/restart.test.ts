@@ -1,4 +1,4 @@
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, inject, onTestFinished, test } from 'vitest';
 
 import { client, topic, upTo, values } from '../support/client.js';
 import { KEY, Server } from '../support/server.js';
@@ -51,3 +51,32 @@ test('a subscription and a producer outlive the server', async () => {
   expect(seen).toEqual([0, 1, 2]);
   expect((await of.stream.topics.stats(name)).totalEvents).toBe(3);
 });
+
+const isLive = inject('serverPaths').includes('/projects/{project}/subscribe');
+
+test.runIf(isLive)(
+  'a live subscription outlives the server, and reads each record once',
+  async () => {
+    const { of, restart } = await ownServer();
+    const name = await topic(of, 3);
+    const produce = (first: number) =>
+      of.stream.topics.produceBatch(
+        name,
+        upTo(50).map((number) => ({ key: `k${number}`, value: first + number })),
+      );
+    await produce(0);
+    const seen: number[] = [];
+    for await (const { value } of of.stream.subscribe<number>({
+      pattern: '**',
+      from: 'earliest',
+    })) {
+      seen.push(value);
+      if (seen.length === 25) {
+        await restart();
+        await produce(50);
+      }
+      if (seen.length === 100) break;
+    }
+    expect(seen.toSorted((a, b) => a - b)).toEqual(upTo(100));
+  },
+);

@@ -175,6 +175,35 @@ test('records whose answer was lost are let go of when others join', async () =>
   expect(records.length).toBe(1);
 });
 
+test('who comes back under its instance id fences its former self, which stays away', async () => {
+  const [former, latter] = [client(), client()];
+  const name = await filled(former, 1, 2);
+  const options = { group: fresh('g'), instanceId: 'one', limit: 1, waitMs: 0 };
+  await former.stream.topics.consume(name, options);
+  const batch = await latter.stream.topics.consume(name, options);
+  await expect(former.stream.topics.consume(name, options)).rejects.toThrow(FencedError);
+  await batch.commit();
+  expect(values((await latter.stream.topics.consume(name, options)).records)).toEqual([1]);
+});
+
+test('a member that gets no answer when it joins is one member all the same', async () => {
+  let joins = 0;
+  const of = client({
+    fetch: async (url, init) => {
+      const answer = await fetch(url, init);
+      if (!String(url).endsWith('/members')) return answer;
+      joins += 1;
+      if (joins === 1) throw new TypeError('cut');
+      return answer;
+    },
+  });
+  const name = await filled(of, 2, 4);
+  const group = fresh('g');
+  const { records } = await of.stream.topics.consume(name, { group, waitMs: 0 });
+  expect([records.length, joins]).toEqual([4, 2]);
+  expect((await of.stream.groups.get(group)).members.length).toBe(1);
+});
+
 test('groups are listed, described, reset and deleted', async () => {
   const of = client({ projectId: fresh('groups') });
   const { topics, groups } = of.stream;

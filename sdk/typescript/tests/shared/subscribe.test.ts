@@ -24,6 +24,16 @@ test('a group reads what its pattern matches, also topics that come later', asyn
   expect(seen).toEqual(['.placed 0', '.placed 1', '.paid 2', '.paid 3']);
 });
 
+test('a group waits for a topic to be made', async () => {
+  const of = client();
+  const topic = fresh('later');
+  const group = fresh('g');
+  const first = of.stream.subscribe({ pattern: topic, group }).next();
+  await expect.poll(() => of.stream.groups.get(group).catch(() => undefined)).toBeDefined();
+  await publish(of, topic, 1);
+  expect(await first).toMatchObject({ value: { topic, value: 1 } });
+});
+
 test('a loop that ends has committed what was wholly processed, and left', async () => {
   const of = client();
   const topic = fresh('loop');
@@ -114,6 +124,27 @@ test.runIf(isLive)('a live subscription reads from the earliest on, then what co
   }
   expect(seen).toEqual([0, 1, 2, 3]);
 });
+
+test.runIf(isLive)(
+  'a live subscription reads from the latest on what its pattern matches',
+  async () => {
+    const of = client();
+    const root = fresh('latest');
+    await publish(of, `${root}.a`, 0);
+    const onConnected = async (): Promise<void> => {
+      await publish(of, `${root}.a.b`, 1);
+      await publish(of, `${root}.a`, 2);
+    };
+    const pattern = `${root}.*`;
+    for await (const { value } of of.stream.subscribe({
+      pattern,
+      onConnected: () => void onConnected(),
+    })) {
+      expect(value).toBe(2);
+      break;
+    }
+  },
+);
 
 test.runIf(isLive)('a live subscription begins at a time', async () => {
   const of = client();

@@ -64,7 +64,7 @@ test('what has moved is left out of a commit', () => {
 
 test('batches keep the order of a topic and their limits, and topics take turns', () => {
   const outbox = new Outbox({ eventsMax: 3, bytesMax: 10 });
-  const entry = (json: string) => ({ json }) as Entry;
+  const entry = (json: string) => ({ json, bytes: new TextEncoder().encode(json).length }) as Entry;
   for (const json of ['1', '2', '3', '4']) outbox.add('a', entry(json));
   for (const json of ['"12345678901234"', '5', '"äääää"']) outbox.add('b', entry(json));
   expect([outbox.isFull('a'), outbox.isFull('b'), outbox.isFull('c')]).toEqual([true, true, false]);
