@@ -72,6 +72,8 @@ export class Member {
   #joined: Promise<Membership> | undefined;
   /** Its name, from when it has joined until it has left or is forgotten. */
   #name: string | undefined;
+  /** Set for good once another has taken its name. */
+  #replaced: FencedError | undefined;
   #stopTimer: (() => void) | undefined;
   #readsUnderWay = 0;
   #lastRead = 0;
@@ -87,19 +89,21 @@ export class Member {
    * Reads from what the group has committed; joins first if need be.
    *
    * Throws `NotFoundError` if the topic that must exist does not, and `FencedError` if another has
-   * joined under its `instanceId`.
+   * joined under its `instanceId`, then and ever after.
    */
   async read(options: ReadOptions): Promise<MemberRead> {
     this.#readsUnderWay += 1;
     try {
       for (let rejoins = 0; ; rejoins += 1) {
+        if (this.#replaced !== undefined) throw this.#replaced;
         const { member } = await abortable(this.#join(), options.signal);
         try {
           return await this.#read(member, options);
         } catch (error) {
           if (!isUnknownMember(error)) throw error;
           this.#forget(member);
-          if (rejoins >= REJOINS_MAX || (await this.#isReplaced())) throw error;
+          if (await this.#isReplaced()) this.#replaced = error;
+          if (rejoins >= REJOINS_MAX) throw error;
         }
       }
     } finally {
@@ -265,7 +269,7 @@ export class Member {
   }
 }
 
-function isUnknownMember(error: unknown): boolean {
+function isUnknownMember(error: unknown): error is FencedError {
   return error instanceof FencedError && error.code === 'unknown-member';
 }
 

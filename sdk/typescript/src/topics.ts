@@ -142,6 +142,9 @@ export class Topics {
    * Reads the next records of the topic as a member of a group, and joins it at the first call. The
    * batch before is committed by this call, so that a record that was not processed comes again: at
    * least once. Waits a second by default if there is no record yet.
+   *
+   * Throws `NotFoundError` without the topic, and `FencedError` if another client has joined under
+   * its `instanceId`.
    */
   async consume<V = unknown>(topic: string, options: ConsumeOptions): Promise<ConsumedBatch<V>> {
     const { group, sessionTimeoutMs, instanceId, idleTimeoutMs, ...next } = options;
