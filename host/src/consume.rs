@@ -151,6 +151,21 @@ impl Reader {
         }
     }
 
+    /// The offset at which a read would start. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn place(
+        &self,
+        topic: TopicId,
+        partition: Partition,
+        start: Start,
+    ) -> Result<u64, ConsumeError> {
+        let nothing = Amount { records_max: 0, bytes_max: 0, wait: Duration::ZERO };
+        Ok(self.read(topic, partition, start, nothing).await?.next_offset)
+    }
+
     /// Records of several partitions, from the offset given with each; waits for some if there are
     /// none. The amount is shared evenly, and what some leave others get. Cancel safe.
     ///

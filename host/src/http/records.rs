@@ -1,6 +1,7 @@
 //! `…/partitions/{n}/records`: read without a group, and trim.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::ACCEPT;
@@ -14,7 +15,7 @@ use super::error::ApiError;
 use super::params::{Params, PartitionParam, TopicParam};
 use super::record_json::{Layout, RecordWriter};
 use super::room::Room;
-use crate::consume::Start;
+use crate::consume::{Amount, Start};
 use crate::heavy::heavy;
 use crate::timestamp;
 use stream_storage::Trim;
@@ -34,9 +35,25 @@ pub(crate) async fn read(
 ) -> Answer {
     let topic = app.node.catalog.get(&caller.project, &name).await?;
     let partition = partition.of(&topic)?;
-    let start = start(&params)?;
-    let mut room = Room::take(&app, &caller, params.amount()?)?;
+    let (start, end) = (start(&params)?, end(&params)?);
     let reader = &app.node.reader;
+    let (start, amount) = match end {
+        None => (start, params.amount()?),
+        Some(end) => {
+            let start = reader.place(topic.id, partition, start).await?;
+            let end = match end {
+                Start::Offset(end) if end < start => {
+                    let expected = format!("expected the start `{start}` or more, got `{end}`");
+                    return Err(ApiError::invalid("end_offset", expected));
+                }
+                Start::Offset(end) => end,
+                // What comes later than this look may be older than its end: it is not waited for.
+                time => reader.place(topic.id, partition, time).await?.max(start),
+            };
+            (Start::Offset(start), bounded(params.amount()?, end - start))
+        }
+    };
+    let mut room = Room::take(&app, &caller, amount)?;
     let mut found = reader.read(topic.id, partition, start, room.amount()).await?;
     if found.segments.is_empty()
         && let Some(first) = room.leave()
@@ -107,6 +124,26 @@ fn start(params: &Params) -> Result<Start, ApiError> {
             Err(ApiError::invalid("offset", expected))
         }
     }
+}
+
+/// `end_offset` or `until`, where a bounded read stops: neither is read itself.
+fn end(params: &Params) -> Result<Option<Start>, ApiError> {
+    let offset = params.number("end_offset", 0..=u64::MAX)?.map(Start::Offset);
+    let time = params.text("until").map(timestamp::parse).transpose();
+    let time = time.map_err(|error| ApiError::invalid("until", error.to_string()))?;
+    match (offset, time.map(Start::Time)) {
+        (Some(_), Some(_)) => {
+            Err(ApiError::invalid("until", "expected one of `end_offset` and `until`"))
+        }
+        (offset, time) => Ok(offset.or(time)),
+    }
+}
+
+/// Not more than what the range has left; at its end there is nothing to wait for.
+fn bounded(amount: Amount, left: u64) -> Amount {
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    let wait = if left == 0 { Duration::ZERO } else { amount.wait };
+    Amount { records_max: amount.records_max.min(left), wait, ..amount }
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {

@@ -358,3 +358,34 @@ async fn who_waits_for_records_holds_no_room() {
         assert_eq!(server.app.node.answer_budget.bytes(), 0, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_bounded_read_stops_at_its_end_and_does_not_wait_there() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.fill(0, 5).await;
+    server.clock.set(Timestamp(NOW.0 + 10_000));
+    server.fill(0, 2).await;
+    let path = |query: &str| format!("/topics/t/partitions/0/records?wait_ms=60000&{query}");
+    let cases: [(&str, &[u64], u64); 6] = [
+        ("offset=1&end_offset=3", &[1, 2], 3),
+        ("offset=3&end_offset=3", &[], 3),
+        ("offset=4&end_offset=99", &[4, 5, 6], 7),
+        ("offset=2&until=2026-01-02T03:04:10Z", &[2, 3, 4], 5),
+        ("timestamp=2026-01-02T03:04:10Z&until=2026-01-02T03:04:06Z", &[], 5),
+        ("tail=2&end_offset=6", &[5], 6),
+    ];
+    for (query, offsets, next) in cases {
+        let answer = server.get(&path(query)).await;
+        let found: Vec<u64> = places(&answer).into_iter().map(|(_, offset, _)| offset).collect();
+        assert_eq!((&found[..], &answer.json()["next_offset"]), (offsets, &json!(next)), "{query}");
+    }
+    for (query, code) in [
+        ("offset=3&end_offset=2", "invalid-end-offset"),
+        ("offset=3&end_offset=x", "invalid-end-offset"),
+        ("offset=3&until=x", "invalid-until"),
+        ("offset=3&end_offset=4&until=2026-01-02T03:04:10Z", "invalid-until"),
+    ] {
+        assert_eq!(server.get(&path(query)).await.error(), (400, code.to_owned()), "{query}");
+    }
+}
