@@ -160,3 +160,27 @@ async fn a_former_owners_transaction_is_refused_whole() {
     let page = present.read(0).await;
     assert_eq!(page["records"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_transaction_that_is_sent_again_publishes_once() {
+    let _alone = ALONE.lock().await;
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let client = server.client();
+    for topic in ["in", "out"] {
+        client.call_with("POST", "/topics", json!({"name": topic, "partitions": 1})).await.ok();
+    }
+    client.publish("in", "{\"value\":1}\n").await.ok();
+    let (member, _) = Member::join(&client, "g", json!({"subscriptions": ["in"]})).await;
+    let page = member.read(0).await;
+    let transaction = json!({
+        "publish": [{"topic": "out", "events": [{"value": 1}]}],
+        "offsets": {"group": "g", "member": member.id(), "partitions": page["next"]},
+    });
+    client.call_with("POST", "/transactions", transaction.clone()).await.ok();
+    let again = client.call_with("POST", "/transactions", transaction).await;
+    assert_eq!((again.status, again.code()), (409, "offset-backwards"));
+    assert_eq!(client.records("out", 0, 0).await.len(), 1);
+    // A commit alone may be sent again.
+    assert_eq!(member.commit(&page["next"]).await.status, 204);
+}

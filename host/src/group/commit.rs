@@ -209,8 +209,14 @@ impl Alongside for MemberOffsets<'_> {
             let (Some(owner), Some(present)) = (owners.get(slot), commits.get(slot)) else {
                 continue;
             };
-            let committed = present.row.map(|row| row.offset);
-            self.groups.check_offset(*slot, commit.next_offset, committed).await?;
+            let (offset, committed) = (commit.next_offset, present.row.map(|row| row.offset));
+            self.groups.check_offset(*slot, offset, committed).await?;
+            // What was made of these records is stored already: this is a repeat.
+            if let Some(committed) = committed.filter(|committed| offset == *committed)
+                && !transaction.appends.is_empty()
+            {
+                return Err(GroupError::Backwards { offset, committed });
+            }
             transaction.expect(rows::key::<StoredOwner>(&self.group, *slot), owner.expected);
             self.groups.put(transaction, &self.group, *slot, (commit.next_offset, present));
         }

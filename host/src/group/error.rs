@@ -36,7 +36,7 @@ pub enum GroupError {
     },
     /// The group has come further.
     #[error(
-        "offset `{offset}` is before the committed `{committed}`; set `reset` to go back on purpose"
+        "offset `{offset}` is not beyond the committed `{committed}`; set `reset` to go back on purpose"
     )]
     Backwards {
         /// The offset.
