@@ -157,3 +157,31 @@ async fn a_hand_over_is_short_and_the_others_never_pause() {
     publishing.abort();
     tasks[2].abort();
 }
+
+#[tokio::test]
+async fn a_standby_takes_over_from_a_waiting_member_whose_connection_is_cut() {
+    let _alone = ALONE.lock().await;
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let client = server.client();
+    client.call_with("POST", "/topics", json!({"name": "t", "partitions": 1})).await.ok();
+    let join = json!({"subscriptions": ["t"], "session_timeout_ms": 1_000});
+    let (owner, joined) = Member::join(&client, "g", join.clone()).await;
+    assert_eq!(joined["assignment"].as_array().unwrap().len(), 1);
+    let waits = owner.clone();
+    let waiting = tokio::spawn(async move { waits.read(60_000).await });
+    let (standby, joined) = Member::join(&client, "g", join).await;
+    assert_eq!(joined["assignment"], json!([]));
+    let waits = standby.clone();
+    let taking_over = tokio::spawn(async move { waits.read(60_000).await });
+    // Longer than a session: the owner is kept by nothing but its call, which counts as a heartbeat.
+    tokio::time::sleep(SESSION * 3 / 2).await;
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    let cut = now();
+    client.publish("t", "{\"value\":1}\n").await.ok();
+    let page = tokio::time::timeout(SESSION + Duration::from_secs(1), taking_over).await;
+    let page = page.expect("the standby is woken in time").unwrap();
+    assert_eq!(page["records"].as_array().unwrap().len(), 1, "{page}");
+    println!("taken over {:?} after the cut", cut.elapsed());
+}

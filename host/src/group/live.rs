@@ -166,7 +166,7 @@ impl LiveGroup {
             }
         }
         *lock(&self.deadline) = Deadline {
-            at: held.membership.deadline(),
+            at: held.membership.deadline(Instant::now()),
             topics: held.topics_seen,
             has_members: !held.membership.members().is_empty(),
         };
@@ -272,7 +272,7 @@ impl LiveGroup {
                     rows::all_of_topic::<StoredOwner>(store, &self.project, &self.name, topic);
                 for (partition, found) in rows.await? {
                     if let Some(row) = found.row {
-                        membership.set_owner(Slot::new(topic, partition), row);
+                        membership.restore_owner(Slot::new(topic, partition), row);
                     }
                 }
             }

@@ -6,7 +6,7 @@
 //! A partition changes its owner in one of three ways: nobody owns it; its owner is gone; or its
 //! owner is to give it up and has let go, which it has once all that was handed out to it is
 //! committed, when it says so, when it asks for more, or when its time is up. Meanwhile it may commit
-//! as before.
+//! as before. After a restart nobody knows what was handed out: then it has to ask or say so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,6 +63,8 @@ pub(super) struct Ownership {
     pub(super) revoked: Option<Instant>,
     /// The owner has said that it lets go.
     released: bool,
+    /// It was read from the store: what the owner holds is not known until it asks for records.
+    is_unsure: bool,
 }
 
 /// A change that is due.
@@ -95,6 +97,9 @@ pub(super) struct Membership {
     /// All that are known, by their ids.
     topics: BTreeMap<TopicId, Known>,
     slots: BTreeMap<Slot, Ownership>,
+    /// Who is to own each partition: settled anew when members or topics change and not before, since
+    /// halfway there another way may look as short.
+    target: Option<BTreeMap<Slot, MemberId>>,
 }
 
 impl Membership {
@@ -150,16 +155,29 @@ impl Membership {
 
     /// The topics that there are.
     pub(super) fn set_topics(&mut self, topics: impl IntoIterator<Item = Known>) {
-        self.topics = topics.into_iter().map(|topic| (topic.id, topic)).collect();
+        let topics = topics.into_iter().map(|topic| (topic.id, topic)).collect();
+        if self.topics == topics {
+            return;
+        }
+        self.topics = topics;
         self.slots.retain(|slot, _| self.topics.contains_key(&slot.topic));
         self.resolve();
     }
 
-    /// A partition's stored owner, read when the group is loaded.
+    /// A partition has this owner now, which was handed nothing of it.
     pub(super) fn set_owner(&mut self, slot: Slot, stored: StoredOwner) {
         let StoredOwner { member, generation } = stored;
         let ownership = Ownership { owner: member, generation, ..Ownership::default() };
         self.slots.insert(slot, ownership);
+    }
+
+    /// A partition's owner, read when the group is loaded: it may hold records from before.
+    pub(super) fn restore_owner(&mut self, slot: Slot, stored: StoredOwner) {
+        let StoredOwner { member, generation } = stored;
+        let ownership =
+            Ownership { owner: member, generation, is_unsure: true, ..Ownership::default() };
+        self.slots.insert(slot, ownership);
+        self.target = None;
     }
 
     /// Takes over what only memory knows: sessions, and what was handed out to owners that still are.
@@ -181,6 +199,7 @@ impl Membership {
 
     /// Which topics the members take, and their partitions.
     fn resolve(&mut self) {
+        self.target = None;
         for member in self.members.values_mut() {
             let taken = self.topics.values().filter(|topic| member.takes(&topic.name));
             member.topics = taken.map(|topic| topic.id).collect();
@@ -229,7 +248,7 @@ impl Membership {
     /// The member asks for more: what it was handed before and has not committed, it will get again.
     pub(super) fn ask(&mut self, member: &MemberId) {
         for held in self.slots.values_mut().filter(|held| held.owner.as_ref() == Some(member)) {
-            held.handed_out = None;
+            (held.handed_out, held.is_unsure) = (None, false);
         }
     }
 
@@ -237,7 +256,8 @@ impl Membership {
     pub(super) fn due(&mut self, now: Instant) -> Vec<Change> {
         let silent = |(id, member): (&MemberId, &Member)| member.is_silent(now).then(|| id.clone());
         let expired: BTreeSet<MemberId> = self.members.iter().filter_map(silent).collect();
-        let target = self.target(&expired);
+        let target = self.target.take().filter(|_| expired.is_empty());
+        let target = target.unwrap_or_else(|| self.assign(&expired));
         let mut changes: Vec<Change> = expired.iter().cloned().map(Change::Expire).collect();
         for (&slot, held) in &mut self.slots {
             let owner = held
@@ -251,7 +271,7 @@ impl Membership {
             }
             if let Some(owner) = owner {
                 let since = *held.revoked.get_or_insert(now);
-                let is_free = held.handed_out.is_none() || held.released;
+                let is_free = held.handed_out.is_none() && !held.is_unsure || held.released;
                 if !is_free && now < since + owner.timeout() {
                     continue;
                 }
@@ -263,6 +283,7 @@ impl Membership {
                 changes.push(Change::Move { slot, from, to });
             }
         }
+        self.target = Some(target).filter(|_| expired.is_empty());
         changes
     }
 
@@ -274,10 +295,13 @@ impl Membership {
         }
     }
 
-    /// When something may be due although nothing happens.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let sessions =
-            self.members.values().filter_map(|member| member.session.ends(member.timeout()));
+    /// When something may be due although nothing happens. A member that waits may be cut off at any
+    /// moment, which nobody is told: its session then ends no sooner than if that were now.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let sessions = self.members.values().map(|member| {
+            let timeout = member.timeout();
+            member.session.ends(timeout).unwrap_or(now + timeout)
+        });
         let revoked = self.slots.values().filter_map(|held| {
             let owner = self.members.get(held.owner.as_ref()?)?;
             held.revoked.map(|since| since + owner.timeout())
@@ -286,7 +310,7 @@ impl Membership {
     }
 
     /// Who is to own each partition once `expired` are gone.
-    fn target(&self, expired: &BTreeSet<MemberId>) -> BTreeMap<Slot, MemberId> {
+    fn assign(&self, expired: &BTreeSet<MemberId>) -> BTreeMap<Slot, MemberId> {
         let members = self
             .members
             .iter()
@@ -295,6 +319,118 @@ impl Membership {
             .collect();
         let owners = self.slots.iter().map(|(slot, held)| (*slot, held.owner.as_ref())).collect();
         assign(&members, &owners)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn member(now: Instant, pattern: &str) -> Member {
+        let stored = StoredMember {
+            subscriptions: vec![pattern.to_owned()],
+            session_timeout_ms: 1_000,
+            instance_id: None,
+            joined_at: 0,
+        };
+        Member::new(stored, now)
+    }
+
+    /// A group with a topic of two partitions and no member.
+    fn membership() -> Membership {
+        let mut membership = Membership::default();
+        let name = TopicName::parse("t").unwrap();
+        membership.set_topics([Known { id: TopicId(1), name, partitions: 2 }]);
+        membership
+    }
+
+    fn settle(membership: &mut Membership, now: Instant) {
+        for change in membership.due(now) {
+            membership.apply(change);
+        }
+    }
+
+    #[test]
+    fn an_owner_read_from_the_store_keeps_what_it_may_hold_until_it_asks_or_its_time_is_up() {
+        let now = Instant::now();
+        let restored = || {
+            let mut membership = membership();
+            for partition in [0, 1].map(Partition) {
+                let owner = StoredOwner { member: Some(MemberId::new("a")), generation: 1 };
+                membership.restore_owner(Slot::new(TopicId(1), partition), owner);
+            }
+            membership.add(MemberId::new("a"), member(now, "t"));
+            membership.add(MemberId::new("b"), member(now, "t"));
+            settle(&mut membership, now);
+            membership
+        };
+        let owned = |membership: &Membership, id| membership.owned(&MemberId::new(id)).count();
+        let mut asks = restored();
+        assert_eq!((owned(&asks, "a"), owned(&asks, "b")), (2, 0));
+        asks.ask(&MemberId::new("a"));
+        settle(&mut asks, now);
+        assert_eq!((owned(&asks, "a"), owned(&asks, "b")), (1, 1));
+        let mut is_silent_about_it = restored();
+        for id in ["a", "b"] {
+            is_silent_about_it.members()[&MemberId::new(id)].session.touch(now + TIMEOUT);
+        }
+        settle(&mut is_silent_about_it, now + TIMEOUT);
+        assert_eq!((owned(&is_silent_about_it, "a"), owned(&is_silent_about_it, "b")), (1, 1));
+    }
+
+    #[test]
+    fn a_member_that_waits_is_looked_after_in_case_its_connection_is_cut() {
+        let now = Instant::now();
+        let mut membership = membership();
+        membership.add(MemberId::new("a"), member(now, "t"));
+        settle(&mut membership, now);
+        let waiting = membership.members()[&MemberId::new("a")].session.wait();
+        let later = now + 5 * TIMEOUT;
+        assert_eq!(membership.due(later), []);
+        assert_eq!(membership.deadline(later), Some(later + TIMEOUT));
+        drop(waiting);
+        assert!(!membership.due(later + TIMEOUT).is_empty());
+    }
+
+    #[test]
+    fn a_move_halfway_done_takes_no_further_partition_from_anyone() {
+        let now = Instant::now();
+        let [a, b, c] = ["b", "a", "c"].map(MemberId::new);
+        let mut membership = Membership::default();
+        let topic = |id, name: &str, partitions| {
+            let name = TopicName::parse(name).unwrap();
+            Known { id: TopicId(id), name, partitions }
+        };
+        membership.set_topics([topic(1, "x.all", 8), topic(2, "x.two", 7)]);
+        let first = Slot::new(TopicId(1), Partition(0));
+        for (id, count) in [(1, 8), (2, 7)] {
+            for slot in (0..count).map(|number| Slot::new(TopicId(id), Partition(number))) {
+                let owner = if id == 2 || slot == first { &a } else { &b };
+                membership
+                    .set_owner(slot, StoredOwner { member: Some(owner.clone()), generation: 1 });
+            }
+        }
+        membership.add(a.clone(), member(now, "x.*"));
+        membership.add(b.clone(), member(now, "x.*"));
+        for slot in membership.slots().keys().copied().collect::<Vec<_>>() {
+            membership.hand_out(slot, 1, 1);
+        }
+        // It can get of one topic alone: the first passes on to the second what that gives up.
+        membership.add(c.clone(), member(now, "x.all"));
+        assert_eq!(membership.due(now), []);
+        let revoked = |membership: &Membership| {
+            let held = membership.slots().iter().filter(|(_, held)| held.revoked.is_some());
+            held.map(|(slot, _)| *slot).collect::<BTreeSet<_>>()
+        };
+        let before = revoked(&membership);
+        membership.ask(&b);
+        settle(&mut membership, now);
+        assert_eq!(membership.owned(&c).count(), 4);
+        assert_eq!(membership.due(now), []);
+        let after = revoked(&membership);
+        assert!(after.is_subset(&before), "{after:?} of {before:?}");
     }
 }
 

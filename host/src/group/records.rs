@@ -216,7 +216,8 @@ impl Groups {
         let member = ask.member;
         let mut held = live.settled(&self.parts).await?;
         held.member(group, member)?.session.touch(Instant::now());
-        if ask.followed.is_none() {
+        // Who begins to follow reads again from what is committed, as whoever asks does.
+        if ask.followed.is_none_or(|followed| followed.told.is_none()) {
             held.membership.ask(member);
         }
         live.settle(&self.parts, &mut held).await?;

@@ -83,6 +83,10 @@ struct World {
     /// Partitions that were released, and in which generation.
     released: BTreeSet<(Slot, u64)>,
     count: u64,
+    /// Members or topics have changed: then partitions may have to move.
+    is_stirred: bool,
+    /// When the driver looks after the group though nothing happens.
+    deadline: Option<Instant>,
 }
 
 impl World {
@@ -98,6 +102,8 @@ impl World {
             revoked: BTreeMap::new(),
             released: BTreeSet::new(),
             count: 0,
+            is_stirred: false,
+            deadline: None,
         };
         world.make(0);
         world.make(2);
@@ -124,6 +130,17 @@ impl World {
     }
 
     fn take(&mut self, step: &Step) {
+        let changes_nothing = matches!(
+            step,
+            Step::Fall(_)
+                | Step::Wake(_)
+                | Step::Read(_)
+                | Step::Commit(_)
+                | Step::Release(_)
+                | Step::Pass(_)
+        );
+        self.is_stirred = !changes_nothing;
+        let before: BTreeSet<Slot> = self.revoked.keys().copied().collect();
         match *step {
             Step::Join { pattern } => self.join(PATTERNS[pattern], None),
             Step::JoinAs { instance } => self.join("**", Some(format!("i{instance}"))),
@@ -143,7 +160,7 @@ impl World {
                 for _ in 0..millis.div_ceil(10) {
                     self.now += Duration::from_millis(10);
                     self.hear();
-                    self.settle();
+                    self.look_after();
                 }
             }
             Step::Restart => self.restart(),
@@ -165,6 +182,15 @@ impl World {
         }
         self.settle();
         self.check();
+        let is_more = self.revoked.keys().any(|slot| !before.contains(slot));
+        assert!(self.is_stirred || !is_more, "{before:?} were to move, now {:?}", self.revoked);
+    }
+
+    /// As the driver does when nobody calls.
+    fn look_after(&mut self) {
+        if self.deadline.is_some_and(|at| at <= self.now) {
+            self.settle();
+        }
     }
 
     fn live(&mut self, number: usize, change: impl FnOnce(&mut Life)) {
@@ -215,6 +241,10 @@ impl World {
 
     fn read(&mut self, number: usize) {
         let Some(id) = self.nth(number) else { return };
+        // What it had and has not committed it gets again.
+        self.machine.ask(&id);
+        self.live(number, |life| life.in_hand.clear());
+        self.settle();
         let owned: Vec<_> =
             self.machine.owned(&id).map(|(slot, held)| (slot, held.generation)).collect();
         for (slot, generation) in owned {
@@ -255,7 +285,7 @@ impl World {
         let mut machine = Membership::default();
         machine.set_topics(self.topics.clone());
         for (&slot, stored) in &self.owners {
-            machine.set_owner(slot, stored.clone());
+            machine.restore_owner(slot, stored.clone());
         }
         for (id, stored) in &self.members {
             machine.add(id.clone(), Member::new(stored.clone(), self.now));
@@ -265,10 +295,9 @@ impl World {
             }
         }
         self.machine = machine;
+        // The members know nothing of it: they still hold what they were handed.
         self.revoked.clear();
-        // What was handed out is not known after a restart: a member that has not committed reads it
-        // again, and its commit holds as long as it is the owner.
-        self.lives.values_mut().for_each(|life| life.in_hand.clear());
+        self.is_stirred = true;
     }
 
     /// An ownership is stored: the only one of its generation, and a later one than all before.
@@ -291,6 +320,7 @@ impl World {
                 }
             }
             if due.is_empty() {
+                self.deadline = self.machine.deadline(self.now);
                 return;
             }
             for change in due {
@@ -307,6 +337,7 @@ impl World {
                 assert!(self.now >= heard + TIMEOUT, "{id} is within its session");
                 self.members.remove(id);
                 self.lives.remove(id);
+                self.is_stirred = true;
             }
             Change::Move { slot, from, to } => {
                 let stored = self.owners.get(slot).cloned();
@@ -347,13 +378,14 @@ impl World {
 
     /// Whoever is awake goes on: everything ends up with an owner, evenly.
     fn end(&mut self) {
+        self.settle();
         for _ in 0..40 {
             self.now += Duration::from_millis(10);
             self.hear();
             for number in 0..self.lives.len() {
                 self.commit(number);
             }
-            self.settle();
+            self.look_after();
             self.check();
         }
         assert!(self.lives.values().all(|life| !life.is_asleep), "the silent are gone");
