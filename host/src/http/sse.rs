@@ -15,6 +15,7 @@ use super::answer;
 use super::auth::{Caller, Consume};
 use super::error::ApiError;
 use crate::consume::Amount;
+use crate::live::Cursor;
 
 /// Silence for longer and proxies may cut a connection; shorter and idle ones cost something.
 const PING: Duration = Duration::from_secs(15);
@@ -23,11 +24,16 @@ const PING: Duration = Duration::from_secs(15);
 pub(super) const AMOUNT: Amount = Amount { records_max: 1_000, bytes_max: 64 << 10, wait: PING };
 
 /// Sent first, so that a client knows that it is heard; with the milliseconds before it tries again.
-const HELLO: &[u8] = b"retry: 1000\n: subscribed\n\n";
+const HELLO: &str = "retry: 1000\n: subscribed\n";
 const PING_LINE: &[u8] = b": ping\n\n";
 
 /// Where the events come from.
 pub(super) trait Source: Send + 'static {
+    /// What resumes before the first event, if there is such a thing.
+    fn begun(&self) -> Option<Cursor> {
+        None
+    }
+
     /// More events, as they are sent; waits for some, and is empty if there are none by then.
     fn next(&mut self, of: &Client) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
 }
@@ -59,7 +65,8 @@ pub(super) fn answer<S: Source>(client: Client, source: S) -> Response {
 impl<S: Source> Events<S> {
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         if !std::mem::replace(&mut self.has_begun, true) {
-            return Ok(Some(Bytes::from_static(HELLO)));
+            let id = self.source.begun().map_or_else(String::new, |id| format!("id: {id}\n"));
+            return Ok(Some(format!("{HELLO}{id}\n").into()));
         }
         let node = &self.client.app.node;
         let chunk = self.source.next(&self.client).await?;

@@ -16,7 +16,7 @@ use super::record_json::{Layout, RecordWriter};
 use super::sse::{self, Client, Source};
 use crate::group::{Assigned, Followed, MemberId, MemberRecords};
 use crate::heavy::heavy;
-use crate::live::{Begin, Feed, FeedParts, InvalidCursor, Piece};
+use crate::live::{Begin, Cursor, Feed, FeedParts, InvalidCursor, Piece};
 use crate::name::GroupName;
 use crate::pattern::Pattern;
 use crate::timestamp;
@@ -44,6 +44,10 @@ pub(crate) async fn subscribe(
 }
 
 impl Source for Feed {
+    fn begun(&self) -> Option<Cursor> {
+        Self::begun(self)
+    }
+
     async fn next(&mut self, _: &Client) -> Result<Vec<u8>, ApiError> {
         let pieces = self.read(sse::AMOUNT).await?;
         let bytes: usize = pieces.iter().map(|piece| piece.segment.byte_len()).sum();

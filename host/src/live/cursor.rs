@@ -29,6 +29,12 @@ pub struct InvalidCursor {
 }
 
 impl Cursor {
+    /// Behind all of this commit and before the next one.
+    pub(super) fn behind(commit: CommitNumber) -> Self {
+        let last = Slot::new(TopicId(u64::MAX), Partition(u32::MAX));
+        Self { commit, slot: last, offset: u64::MAX }
+    }
+
     /// Where a partition is read next.
     pub(super) fn start(self, slot: Slot) -> ReadStart {
         match slot.cmp(&self.slot) {
@@ -96,6 +102,14 @@ mod tests {
         {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn behind_a_commit_every_partition_is_read_after_it() {
+        let slot = Slot::new(TopicId(7), Partition(3));
+        let behind = Cursor::behind(CommitNumber(9));
+        assert_eq!(behind.start(slot), ReadStart::AfterCommit(CommitNumber(9)));
+        assert_eq!(behind.to_string().parse(), Ok(behind));
     }
 
     #[test]

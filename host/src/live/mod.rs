@@ -96,6 +96,7 @@ pub struct Feed {
     positions: BTreeMap<Slot, u64>,
     news: News,
     changed: watch::Receiver<u64>,
+    begun: Option<Cursor>,
 }
 
 /// What there is to read.
@@ -125,9 +126,23 @@ impl Feed {
         let changed = parts.catalog.changed();
         let news = parts.reader.watch([]);
         let (topics, positions) = (BTreeMap::new(), BTreeMap::new());
-        let mut feed = Self { parts, project, pattern, topics, positions, news, changed };
+        let mut feed =
+            Self { parts, project, pattern, topics, positions, news, changed, begun: None };
         feed.list(begin).await?;
+        if begin == Begin::Latest {
+            // One place for all partitions, which can be told: whoever loses the connection before
+            // the first record has to find it again.
+            let present = Cursor::behind(feed.reached().await?);
+            feed.positions.clear();
+            feed.list(Begin::After(present)).await?;
+            feed.begun = Some(present);
+        }
         Ok(feed)
+    }
+
+    /// What resumes before the first record, unless that is where the feed began anyway.
+    pub fn begun(&self) -> Option<Cursor> {
+        self.begun
     }
 
     /// The next records, in order, as far as there is room in `amount`; waits for some if there are
@@ -207,11 +222,7 @@ impl Feed {
     /// How far the commits have come, and then what there is to read.
     async fn look(&mut self) -> Result<Ahead, FeedError> {
         self.news.seen();
-        let mut reached = CommitNumber::default();
-        for slot in self.positions.keys() {
-            let bounds = self.parts.store.bounds(slot.topic, slot.partition).await?;
-            reached = reached.max(bounds.last_commit);
-        }
+        let reached = self.reached().await?;
         // After that: a topic that has records up to there is on the list by now.
         if self.changed.has_changed().unwrap_or(false) || self.parts.catalog.is_making() {
             self.list(Begin::Earliest).await?;
@@ -224,6 +235,16 @@ impl Feed {
             }
         }
         Ok(Ahead { reached, ends })
+    }
+
+    /// The last commit that can be seen.
+    async fn reached(&self) -> Result<CommitNumber, StoreError> {
+        let mut reached = CommitNumber::default();
+        for slot in self.positions.keys() {
+            let bounds = self.parts.store.bounds(slot.topic, slot.partition).await?;
+            reached = reached.max(bounds.last_commit);
+        }
+        Ok(reached)
     }
 
     /// Reads on in a partition.

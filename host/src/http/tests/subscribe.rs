@@ -157,6 +157,26 @@ async fn topics_made_later_are_found_also_after_a_resume() {
 }
 
 #[tokio::test]
+async fn who_loses_the_connection_before_the_first_record_misses_nothing() {
+    let server = Server::start().await;
+    server.make("a", 2).await;
+    for value in 0..3 {
+        server.put("a", value % 2, value).await;
+    }
+    let mut events = server.subscribe("pattern=*").await;
+    let hello = events.body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let hello = std::str::from_utf8(&hello).unwrap();
+    let id = hello.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    drop(events);
+    server.put("a", 1, 3).await;
+    server.make("b", 1).await;
+    server.put("b", 0, 4).await;
+    let mut resumed = server.resume(&id, "*").await.ok().unwrap();
+    assert_eq!(resumed.record().await, ("a".to_owned(), json!(3)));
+    assert_eq!(resumed.record().await, ("b".to_owned(), json!(4)));
+}
+
+#[tokio::test]
 async fn a_deleted_topic_leaves_the_others() {
     let server = Server::start().await;
     server.make("a", 1).await;
