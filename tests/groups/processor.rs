@@ -132,25 +132,34 @@ async fn a_processor_that_is_killed_at_every_step_writes_each_result_once_and_in
     assert_eq!(all.len(), EVENTS as usize);
 }
 
-#[tokio::test]
-async fn a_former_owners_transaction_is_refused_whole() {
-    let _alone = ALONE.lock().await;
-    let data = tempfile::tempdir().unwrap();
-    let server = start(data.path());
+/// A topic `in` that holds one event, and an empty `out`.
+async fn with_one_event(server: &Server) -> Client {
     let client = server.client();
     for topic in ["in", "out"] {
         client.call_with("POST", "/topics", json!({"name": topic, "partitions": 1})).await.ok();
     }
     client.publish("in", "{\"value\":1}\n").await.ok();
+    client
+}
+
+/// A transaction that writes one event to `out` for what a member has read.
+fn one_event(member: &Member, page: &Value) -> Value {
+    json!({
+        "publish": [{"topic": "out", "events": [{"value": 1}]}],
+        "offsets": {"group": "g", "member": member.id(), "partitions": page["next"]},
+    })
+}
+
+#[tokio::test]
+async fn a_former_owners_transaction_is_refused_whole() {
+    let _alone = ALONE.lock().await;
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let client = with_one_event(&server).await;
     let join = json!({"subscriptions": ["in"], "instance_id": "one"});
     let (former, _) = Member::join(&client, "g", join.clone()).await;
     let page = former.read(0).await;
-    let transaction = |member: &Member| {
-        json!({
-            "publish": [{"topic": "out", "events": [{"value": 1}]}],
-            "offsets": {"group": "g", "member": member.id(), "partitions": page["next"]},
-        })
-    };
+    let transaction = |member: &Member| one_event(member, &page);
     let (present, _) = Member::join(&client, "g", join).await;
     let refused = client.call_with("POST", "/transactions", transaction(&former)).await;
     assert_eq!((refused.status, refused.code()), (409, "unknown-member"));
@@ -166,17 +175,10 @@ async fn a_transaction_that_is_sent_again_publishes_once() {
     let _alone = ALONE.lock().await;
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path());
-    let client = server.client();
-    for topic in ["in", "out"] {
-        client.call_with("POST", "/topics", json!({"name": topic, "partitions": 1})).await.ok();
-    }
-    client.publish("in", "{\"value\":1}\n").await.ok();
+    let client = with_one_event(&server).await;
     let (member, _) = Member::join(&client, "g", json!({"subscriptions": ["in"]})).await;
     let page = member.read(0).await;
-    let transaction = json!({
-        "publish": [{"topic": "out", "events": [{"value": 1}]}],
-        "offsets": {"group": "g", "member": member.id(), "partitions": page["next"]},
-    });
+    let transaction = one_event(&member, &page);
     client.call_with("POST", "/transactions", transaction.clone()).await.ok();
     let again = client.call_with("POST", "/transactions", transaction).await;
     assert_eq!((again.status, again.code()), (409, "offset-backwards"));
