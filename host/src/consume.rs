@@ -1,6 +1,8 @@
 //! The one read path: records of a partition from an offset, a time or the end, and records of all
 //! partitions from given offsets; at once or when there are some.
 
+mod newest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use tokio::time::Instant;
 use crate::drain::Drain;
 use crate::lock::lock;
 use crate::slot::Slot;
+
+pub use newest::{Newest, Sought};
 
 /// Where a read of one partition starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! | modules | what they own |
 //! | --- | --- |
 //! | [`name`], [`limit`], [`event`], [`topic`], [`timestamp`], [`ack`] | words and their rules |
-//! | [`decode`], [`partition`] | from bytes to events, and to their partitions; pure |
+//! | [`decode`], [`partition`], [`index`] | from bytes to events, to their partitions, to what they are found by; pure |
 //! | [`publish`] | the one write path |
 //! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
@@ -30,6 +30,7 @@ pub mod event;
 pub mod group;
 mod heavy;
 pub mod http;
+pub mod index;
 pub mod limit;
 pub mod live;
 mod lock;

@@ -1,8 +1,11 @@
 //! A topic and its configuration: the rules that it keeps, and its stored form.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use stream_storage::{Ack, Partition, ProjectName, StoreError, Timestamp, TopicId};
 
+use crate::index::IndexKind;
 use crate::name::TopicName;
 use crate::partition::RoundRobin;
 
@@ -35,6 +38,19 @@ impl Topic {
         (0..self.config.partitions).map(Partition)
     }
 
+    /// The topic's id, if it keeps the index.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn indexed(&self, kind: IndexKind) -> Result<TopicId, NotIndexed> {
+        if self.config.index.contains(&kind) {
+            Ok(self.id)
+        } else {
+            Err(NotIndexed { topic: self.name.clone(), kind: kind.as_str() })
+        }
+    }
+
     /// Checks a partition number that a client gave.
     ///
     /// # Errors
@@ -59,6 +75,19 @@ pub struct NoSuchPartition {
     pub partitions: u32,
 }
 
+/// A lookup by what the topic keeps no index of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "topic `{topic}` keeps no index by {kind}; make a topic with `\"index\": [\"{kind}\"]`, and \
+     replay this one into it if its records are to be found too"
+)]
+pub struct NotIndexed {
+    /// The topic.
+    pub topic: TopicName,
+    /// The index that it would take.
+    pub kind: &'static str,
+}
+
 /// What a topic's owner sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicConfig {
@@ -73,6 +102,10 @@ pub struct TopicConfig {
     /// When a publish is answered, unless the request says otherwise.
     #[serde(with = "crate::ack")]
     pub ack: Ack,
+    /// What records can be looked up by; set when the topic is made, since older records have no
+    /// entries.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub index: BTreeSet<IndexKind>,
 }
 
 impl Default for TopicConfig {
@@ -83,6 +116,7 @@ impl Default for TopicConfig {
             retention_bytes: None,
             description: None,
             ack: Ack::Durable,
+            index: BTreeSet::new(),
         }
     }
 }
@@ -162,6 +196,7 @@ impl TopicConfig {
             retention_bytes: patch.retention_bytes.unwrap_or(self.retention_bytes),
             description: patch.description.unwrap_or_else(|| self.description.clone()),
             ack: patch.ack.unwrap_or(self.ack),
+            index: self.index.clone(),
         };
         changed.check(partitions_max)?;
         if changed.partitions < self.partitions {
@@ -234,6 +269,32 @@ mod tests {
             let config = TopicConfig { description, ..TopicConfig::default() };
             assert_eq!(config.check(1).is_ok(), is_valid, "{bytes}");
         }
+    }
+
+    fn stored(text: &str) -> TopicConfig {
+        let stored: StoredTopic = serde_json::from_str(text).unwrap();
+        stored.into_topic(ProjectName::parse("p").unwrap(), "t").unwrap().config
+    }
+
+    #[test]
+    fn a_topic_that_was_stored_before_there_were_indexes_keeps_none() {
+        let old = r#"{"id":7,"created_at":1,"partitions":2,"retention_hours":168,"retention_bytes":null,"description":null,"ack":"durable"}"#;
+        let config = TopicConfig { partitions: 2, ..TopicConfig::default() };
+        assert_eq!(stored(old), config);
+        // And one without indexes is stored as it was.
+        let again = StoredTopic { id: 7, created_at: 1, config };
+        assert_eq!(serde_json::to_string(&again).unwrap(), old);
+    }
+
+    #[test]
+    fn indexes_are_stored_by_their_names() {
+        let config =
+            TopicConfig { index: BTreeSet::from(IndexKind::ALL), ..TopicConfig::default() };
+        let text =
+            serde_json::to_string(&StoredTopic { id: 7, created_at: 1, config: config.clone() });
+        let text = text.unwrap();
+        assert!(text.ends_with(r#""index":["id","key"]}"#), "{text}");
+        assert_eq!(stored(&text), config);
     }
 
     #[test]

@@ -123,6 +123,21 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Position>, StoreError>;
 
+    /// As [`lookup`](Store::lookup), from the other end: in the descending order of partition and
+    /// offset, before `before`, at most `limit`. Trimmed records are left out.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    async fn lookup_back(
+        &self,
+        topic: TopicId,
+        kind: u8,
+        key: &[u8],
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError>;
+
     /// The limits of a [`Transaction`] on this engine.
     fn limits(&self) -> Limits;
 
@@ -257,6 +272,11 @@ pub struct Position {
     pub partition: Partition,
     /// The offset in it.
     pub offset: u64,
+}
+
+impl Position {
+    /// Behind every record.
+    pub const LAST: Self = Self { partition: Partition(u32::MAX), offset: u64::MAX };
 }
 
 /// What a transaction may hold.

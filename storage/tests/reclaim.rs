@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
 use stream_storage::{
-    Bounds, CommitError, ManualClock, Partition, ProjectName, ReadError, ReadRequest, ReadStart,
-    Record, RecordBatch, Records, Segment, Store, Timestamp, TopicChange, TopicId, Transaction,
-    Trim,
+    Append, Bounds, CommitError, IndexEntry, ManualClock, Partition, ProjectName, ReadError,
+    ReadRequest, ReadStart, Record, RecordBatch, Records, Segment, Store, Timestamp, TopicChange,
+    TopicId, Transaction, Trim,
 };
 
 const LARGE: TopicId = TopicId(1);
@@ -208,6 +208,44 @@ async fn trimming_everything_again_and_again_leaves_next_to_nothing() {
     }
     data.append(LARGE, 1).await;
     data.check(LARGE).await;
+}
+
+/// Appends 4,000 small records with a long index key each.
+async fn append_indexed(data: &Data, topic: TopicId) {
+    let end = data.bounds(topic, Partition(0)).await.end;
+    let mut append =
+        Append { topic, partition: Partition(0), batch: RecordBatch::default(), index: Vec::new() };
+    for record in 0..4_000 {
+        append.batch.push(&Record::default()).unwrap();
+        // A hash of the offset at the front, so that little of it compresses.
+        let hash = (end + u64::from(record)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key: Vec<u8> = (0..128_u64)
+            .flat_map(|n| (hash.rotate_left(7) ^ hash.wrapping_mul(n)).to_le_bytes())
+            .collect();
+        append.index.push(IndexEntry { kind: 0, key: key.into(), record });
+    }
+    let mut appending = transaction();
+    appending.appends.push(append);
+    data.store.commit(appending).await.unwrap();
+}
+
+#[tokio::test]
+async fn index_entries_of_trimmed_and_dropped_records_free_their_space() {
+    let data = Data::new().await;
+    append_indexed(&data, LARGE).await;
+    append_indexed(&data, SMALL).await;
+    // One record is reclaimed, and what is left is flushed to tables.
+    data.store.trim(LARGE, Partition(0), Trim::Before(1)).await.unwrap();
+    data.store.reclaim().unwrap();
+    let before = data.disk_bytes();
+    assert!(before > 2 << 20, "{before} bytes");
+    data.store.trim(LARGE, Partition(0), Trim::Before(4_000)).await.unwrap();
+    data.store.reclaim().unwrap();
+    let trimmed = data.disk_bytes();
+    assert!(trimmed < before * 2 / 3, "{trimmed} of {before} bytes");
+    data.drop_topic(SMALL).await;
+    data.store.reclaim().unwrap();
+    assert!(data.disk_bytes() < before / 4, "{} of {before} bytes", data.disk_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ mod openapi_groups;
 mod openapi_plugins;
 mod plugin_cli;
 mod plugins;
+mod replay;
 mod serve;
 
 use std::path::Path;

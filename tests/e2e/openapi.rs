@@ -135,6 +135,7 @@ async fn every_answer_is_as_the_document_says() {
     topics(&checked).await;
     publish(&checked).await;
     read(&checked).await;
+    lookups(&checked).await;
     groups(&checked).await;
     keys(&checked).await;
     let path = "/projects/p/topics/t";
@@ -180,15 +181,50 @@ async fn publish(checked: &Checked) {
 async fn read(checked: &Checked) {
     let records = "/projects/{project}/topics/{topic}/partitions/{partition}/records";
     let path = |query: &str| format!("/projects/p/topics/t/partitions/0/records?{query}");
-    for query in ["offset=0", "timestamp=2020-01-01T00:00:00Z", "tail=1"] {
+    let bounded = ["offset=0&end_offset=1", "tail=1&until=2020-01-01T00:00:00Z"];
+    let starts = ["offset=0", "timestamp=2020-01-01T00:00:00Z", "tail=1"];
+    for query in starts.into_iter().chain(bounded) {
         checked.call(("GET", records, &path(query)), None, 200).await;
     }
-    for query in ["", "offset=x", "offset=0&tail=1", "offset=0&limit=0"] {
+    for query in ["", "offset=x", "offset=0&tail=1", "offset=0&limit=0", "offset=1&end_offset=0"] {
         checked.call(("GET", records, &path(query)), None, 400).await;
     }
     checked.call(("GET", records, &path("offset=99")), None, 416).await;
     checked.call(("DELETE", records, &path("before=1")), None, 200).await;
     checked.call(("GET", records, &path("offset=0")), None, 410).await;
+}
+
+async fn lookups(checked: &Checked) {
+    const EVENT: &str = "/projects/{project}/topics/{topic}/events/{id}";
+    const KEY: &str = "/projects/{project}/topics/{topic}/keys/{key}";
+    let create = ("POST", TOPICS, "/projects/p/topics");
+    let topic = json!({"name": "i", "index": ["id", "key"]});
+    checked.call(create, Some(topic), 201).await;
+    let unknown = json!({"name": "j", "index": ["time"]});
+    checked.refuse(create, Some(unknown), 400, "invalid-index").await;
+    let patch = ("PATCH", TOPIC, "/projects/p/topics/i");
+    checked.refuse(patch, Some(json!({"index": []})), 400, "invalid-index").await;
+    let produce =
+        ("POST", "/projects/{project}/topics/{topic}/produce", "/projects/p/topics/i/produce");
+    let event = json!({"value": "aGk=", "encoding": "base64", "content_type": "text/plain",
+                       "key": "k", "id": "a"});
+    for _ in 0..2 {
+        checked.call(produce, Some(event.clone()), 200).await;
+    }
+    checked.call(("GET", EVENT, "/projects/p/topics/i/events/a"), None, 200).await;
+    let none = ("GET", EVENT, "/projects/p/topics/i/events/b");
+    checked.refuse(none, None, 404, "event-not-found").await;
+    let plain = ("GET", EVENT, "/projects/p/topics/t/events/a");
+    checked.refuse(plain, None, 409, "not-indexed").await;
+    let path = "/projects/p/topics/i/keys/k?limit=1";
+    let page = checked.call(("GET", KEY, path), None, 200).await;
+    let path = format!("{path}&before={}", page.body["next"].as_str().unwrap());
+    let last = checked.call(("GET", KEY, &path), None, 200).await;
+    assert_eq!(last.body.get("next"), None);
+    let bad = ("GET", KEY, "/projects/p/topics/i/keys/k?before=x");
+    checked.refuse(bad, None, 400, "invalid-before").await;
+    let plain = ("GET", KEY, "/projects/p/topics/t/keys/k");
+    checked.refuse(plain, None, 409, "not-indexed").await;
 }
 
 async fn groups(checked: &Checked) {

@@ -43,29 +43,35 @@ enum GroupCommand {
 
 /// Let a group read on from somewhere else: again, to replay, or further on, to skip
 #[derive(Debug, Args)]
-struct Reset {
+pub(super) struct Reset {
     /// The group
     #[arg(value_parser = GroupName::parse)]
-    name: GroupName,
+    pub(super) name: GroupName,
 
     /// The topic
     #[arg(value_parser = TopicName::parse)]
-    topic: TopicName,
+    pub(super) topic: TopicName,
 
     /// Where to: `earliest`, `latest`, an offset, or a time such as `2026-01-02T03:04:05Z`
     #[arg(long, value_name = "PLACE")]
-    to: String,
+    pub(super) to: String,
 
     /// Only this partition; an offset needs it unless the topic has one
     #[arg(long, value_name = "N")]
-    partition: Option<u32>,
+    pub(super) partition: Option<u32>,
 
     /// Also while members live: what they have read and not committed is read again
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 impl Reset {
+    pub(super) async fn run(&self, client: &Client, output: Output) -> Result<(), CliError> {
+        let path = ["groups", self.name.as_str(), "reset"];
+        let request = client.request(Method::POST, &path).json(&self.body()?);
+        Ok(output.show(&client.json(request).await?, human_places)?)
+    }
+
     fn body(&self) -> Result<Value, CliError> {
         let mut body = Map::new();
         body.insert("topic".to_owned(), self.topic.as_str().into());
@@ -99,11 +105,7 @@ impl GroupArgs {
                 let request = client.request(Method::GET, &["groups", name.as_str()]);
                 output.show(&client.json(request).await?, human)?;
             }
-            GroupCommand::Reset(reset) => {
-                let path = ["groups", reset.name.as_str(), "reset"];
-                let request = client.request(Method::POST, &path).json(&reset.body()?);
-                output.show(&client.json(request).await?, human_places)?;
-            }
+            GroupCommand::Reset(reset) => reset.run(client, output).await?,
             GroupCommand::Delete { name, force, yes } => {
                 let question = format!("delete the group `{name}` with all its commits?");
                 if !yes && !confirm(name.as_str(), &question)? {

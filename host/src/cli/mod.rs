@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `serve` | the server's process |
 //! | `topic`, `schema`, `publish`, `tail` | a command each, all through the HTTP API |
+//! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
@@ -11,6 +12,7 @@
 
 mod client;
 mod dead_letter;
+mod event;
 mod follow;
 mod group;
 mod key;
@@ -18,6 +20,7 @@ mod output;
 mod plugin;
 mod project;
 mod publish;
+mod replay;
 mod route;
 mod schema;
 pub mod serve;
@@ -58,6 +61,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
+    Event(event::EventArgs),
+    Replay(replay::ReplayArgs),
     Plugin(plugin::PluginArgs),
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
@@ -95,6 +100,8 @@ impl Cli {
             Command::Schema(args) => args.run(&client, output).await,
             Command::Publish(args) => args.run(client, output).await,
             Command::Tail(args) => args.run(client, output).await,
+            Command::Event(args) => args.run(&client, output).await,
+            Command::Replay(args) => args.run(client, output).await,
             Command::Plugin(args) => args.run(client, output).await,
             Command::Route(args) => args.run(client, output).await,
             Command::DeadLetter(args) => args.run(&client, output).await,

@@ -89,11 +89,12 @@ impl FromStr for Start {
     }
 }
 
+/// What a partition holds.
 #[derive(Debug, Clone, Copy, Deserialize)]
-struct Bounds {
-    partition: u32,
-    start_offset: u64,
-    end_offset: u64,
+pub(super) struct Bounds {
+    pub(super) partition: u32,
+    pub(super) start_offset: u64,
+    pub(super) end_offset: u64,
 }
 
 /// The next read of a partition.
@@ -206,34 +207,46 @@ impl TailArgs {
     }
 
     async fn cursors(&self, client: &Client, topic: &TopicName) -> Result<Vec<Cursor>, CliError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            partitions: Vec<Bounds>,
+        let all = partitions(client, topic, self.partition).await?;
+        if matches!(self.from, Start::Offset(_)) {
+            of_one_partition(&all)?;
         }
+        let cursor = |bounds| Cursor::new(bounds, &self.from, !self.no_follow);
+        Ok(all.into_iter().map(cursor).collect())
+    }
+}
 
-        let topic = topic.as_str();
-        let path = ["topics", topic, "partitions"];
-        let answer = client.fetch(|| client.json(client.request(Method::GET, &path))).await?;
-        let answer: Answer = serde_json::from_value(answer)
-            .map_err(|error| CliError::Answer { reason: error.to_string() })?;
-        let all = answer.partitions;
-        if self.partition.is_none() && all.len() > 1 && matches!(self.from, Start::Offset(_)) {
-            let problem = "an offset is one partition's: say which with `--partition`";
-            return Err(CliError::Usage(problem.to_owned()));
-        }
-        let is_meant = |bounds: &&Bounds| self.partition.is_none_or(|n| n == bounds.partition);
-        let cursors: Vec<_> = all
-            .iter()
-            .filter(is_meant)
-            .map(|bounds| Cursor::new(*bounds, &self.from, !self.no_follow))
-            .collect();
-        match self.partition {
-            Some(partition) if cursors.is_empty() => {
-                Err(CliError::Usage(format!("topic `{topic}` has no partition {partition}")))
-            }
-            _ => Ok(cursors),
+/// What the partitions of a topic hold, or the only one that is meant.
+pub(super) async fn partitions(
+    client: &Client,
+    topic: &TopicName,
+    only: Option<u32>,
+) -> Result<Vec<Bounds>, CliError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        partitions: Vec<Bounds>,
+    }
+
+    let path = ["topics", topic.as_str(), "partitions"];
+    let answer = client.fetch(|| client.json(client.request(Method::GET, &path))).await?;
+    let Answer { mut partitions } = serde_json::from_value(answer)
+        .map_err(|error| CliError::Answer { reason: error.to_string() })?;
+    if let Some(only) = only {
+        partitions.retain(|bounds| bounds.partition == only);
+        if partitions.is_empty() {
+            return Err(CliError::Usage(format!("topic `{topic}` has no partition {only}")));
         }
     }
+    Ok(partitions)
+}
+
+/// Refuses an offset where several partitions are meant.
+pub(super) fn of_one_partition(partitions: &[Bounds]) -> Result<(), CliError> {
+    if partitions.len() > 1 {
+        let problem = "an offset is one partition's: say which with `--partition`";
+        return Err(CliError::Usage(problem.to_owned()));
+    }
+    Ok(())
 }
 
 async fn read(client: &Client, topic: &TopicName, cursor: Cursor) -> Result<Page, CliError> {
@@ -269,7 +282,7 @@ fn only_of_a_topic(what: &str) -> CliError {
 }
 
 /// `partition:offset timestamp key value`, behind the topic if that is not plain.
-fn human(line: &[u8], names_topic: bool) -> Result<String, CliError> {
+pub(super) fn human(line: &[u8], names_topic: bool) -> Result<String, CliError> {
     #[derive(Deserialize)]
     struct Record<'a> {
         topic: &'a str,

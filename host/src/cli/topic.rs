@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::output::{CliError, Output, cell, confirm, fields, items, table};
+use crate::index::IndexKind;
 use crate::name::TopicName;
 
 const HOURS_A_DAY: u64 = 24;
@@ -26,6 +27,9 @@ enum TopicCommand {
         name: TopicName,
         #[command(flatten)]
         config: Config,
+        /// What records can be looked up by; it stays so
+        #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = parse_index)]
+        index: Vec<IndexKind>,
     },
     /// List all topics
     List,
@@ -94,8 +98,12 @@ impl Config {
 impl TopicArgs {
     pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
         match self.command {
-            TopicCommand::Create { name, config } => {
+            TopicCommand::Create { name, config, index } => {
                 let mut body = config.body();
+                if !index.is_empty() {
+                    let words: Vec<_> = index.iter().map(|kind| kind.as_str()).collect();
+                    body.insert("index".to_owned(), words.into());
+                }
                 body.insert("name".to_owned(), name.as_str().into());
                 let request = client.request(Method::POST, &["topics"]).json(&body);
                 output.show(&client.json(request).await?, human)?;
@@ -146,6 +154,7 @@ fn human(topic: &Value) -> String {
         ("retention", retention(topic)),
         ("retention bytes", cell(topic, "retention_bytes")),
         ("ack", cell(topic, "ack")),
+        ("index", cell(topic, "index")),
         ("created", cell(topic, "created_at")),
         ("description", cell(topic, "description")),
     ])
@@ -187,6 +196,10 @@ fn retention(topic: &Value) -> String {
         Some(hours) if hours % HOURS_A_DAY == 0 => format!("{}d", hours / HOURS_A_DAY),
         Some(hours) => format!("{hours}h"),
     }
+}
+
+fn parse_index(word: &str) -> Result<IndexKind, String> {
+    IndexKind::parse(word).ok_or_else(|| "expected `id` or `key`".to_owned())
 }
 
 /// Hours, as the server counts retention; 0 is forever.
@@ -239,8 +252,12 @@ mod tests {
 
     #[test]
     fn an_update_changes_something() {
-        let cases: [(&[&str], bool); 7] = [
+        let cases: [(&[&str], bool); 11] = [
             (&["create", "t"], true),
+            (&["create", "t", "--index", "id,key"], true),
+            (&["create", "t", "--index", "key"], true),
+            (&["create", "t", "--index", "id,time"], false),
+            (&["update", "t", "--index", "id"], false),
             (&["create", "t", "--partitions", "4", "--retention", "7d"], true),
             (&["create", "a..b"], false),
             (&["update", "t", "--retention", "7d", "--description", "d"], true),

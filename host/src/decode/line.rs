@@ -3,6 +3,8 @@
 //! | field | type | meaning |
 //! | --- | --- | --- |
 //! | `value` | any JSON, required | kept byte for byte, at most 100 levels deep |
+//! | `encoding` | `base64` | what `value`, a string then, stands for is not JSON |
+//! | `content_type` | string | the media type of the value |
 //! | `key`, `id` | string | as in [`Event`] |
 //! | `time` | string | RFC 3339, kept as written |
 //! | `headers` | object of strings | names of 1–256 bytes without control characters |
@@ -10,9 +12,13 @@
 //! | `partition` | integer from 0 | where to put it |
 //!
 //! Any field but `value` may be `null`, which is as if it were not there. Other fields, and a field
-//! twice, are refused.
+//! twice, are refused. A record as it is read has these fields too, so that it can be published again
+//! as it is.
 
 use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::error::Fault;
 use super::json::{self, Member};
@@ -21,7 +27,7 @@ use crate::event::Event;
 use crate::limit::Limits;
 
 const UNKNOWN: &str = "unknown field, expected one of `key`, `value`, `headers`, `id`, `time`, \
-                       `partition`, `type`";
+                       `partition`, `type`, `encoding`, `content_type`";
 
 /// The fields, not yet looked into.
 #[derive(Default)]
@@ -33,6 +39,8 @@ struct Line<'a> {
     time: Option<Member<'a>>,
     partition: Option<Member<'a>>,
     r#type: Option<Member<'a>>,
+    encoding: Option<Member<'a>>,
+    content_type: Option<Member<'a>>,
 }
 
 /// The event that `json` is.
@@ -41,13 +49,22 @@ pub(super) fn event<'a>(json: &'a str, limits: &Limits) -> Result<Event<'a>, Fau
     let value = line.value.ok_or_else(|| {
         Fault::malformed("field is missing").field("value").at(json.trim_ascii_start())
     })?;
-    json::check_nesting(value.value).map_err(|fault| value.locate(fault))?;
+    let (value, value_is_json) = match &line.encoding {
+        Some(encoding) => (decoded(&value, encoding)?, false),
+        None => {
+            json::check_nesting(value.value).map_err(|fault| value.locate(fault))?;
+            (value.value.get().as_bytes().into(), true)
+        }
+    };
+    let content_type = line.content_type.map(|field| field.text()).transpose()?;
+    let is_usual = |given: &Cow<'_, str>| given.eq_ignore_ascii_case("application/json");
     let mut event = Event {
         key: line.key.map(|field| field.text()).transpose()?,
         id: line.id.map(|field| field.text()).transpose()?,
         time: line.time.map(|field| time(&field)).transpose()?,
-        value: value.value.get().as_bytes().into(),
-        value_is_json: true,
+        content_type: content_type.filter(|given| !value_is_json || !is_usual(given)),
+        value,
+        value_is_json,
         partition: line.partition.map(|field| partition(&field)).transpose()?,
         ..Event::default()
     };
@@ -72,16 +89,28 @@ impl<'a> Line<'a> {
                 "time" => &mut line.time,
                 "partition" => &mut line.partition,
                 "type" => &mut line.r#type,
+                "encoding" => &mut line.encoding,
+                "content_type" => &mut line.content_type,
                 _ => return Err(member.refuse_name(UNKNOWN)),
             };
             json::fill(slot, member)
         })?;
-        let Self { key, value: _, headers, id, time, partition, r#type } = &mut line;
-        for optional in [key, headers, id, time, partition, r#type] {
+        let Self { key, value: _, headers, id, time, partition, r#type, encoding, content_type } =
+            &mut line;
+        for optional in [key, headers, id, time, partition, r#type, encoding, content_type] {
             optional.take_if(|field| field.is_null());
         }
         Ok(line)
     }
+}
+
+/// What a value stands for that is not JSON.
+fn decoded<'a>(value: &Member<'a>, encoding: &Member<'a>) -> Result<Cow<'a, [u8]>, Fault<'a>> {
+    if encoding.text()? != "base64" {
+        return Err(encoding.refuse_value("expected `base64`"));
+    }
+    let bytes = STANDARD.decode(&*value.text()?);
+    bytes.map(Cow::Owned).map_err(|error| value.refuse_value(format!("expected base64: {error}")))
 }
 
 fn time<'a>(field: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
@@ -140,6 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_not_json_is_base64() {
+        let cases: [(&str, &[u8], bool, Option<&str>); 5] = [
+            (r#""value":"//4=","encoding":"base64""#, b"\xff\xfe", false, None),
+            (r#""encoding":"base64","value":"","content_type":"a/b""#, b"", false, Some("a/b")),
+            (r#""value":"//4=","encoding":null"#, br#""//4=""#, true, None),
+            (r#""value":1,"content_type":"a/b+json""#, b"1", true, Some("a/b+json")),
+            (r#""value":1,"content_type":"Application/JSON""#, b"1", true, None),
+        ];
+        for (fields, value, value_is_json, content_type) in cases {
+            let event = one(&format!("{{{fields}}}"));
+            assert_eq!((&*event.value, event.value_is_json), (value, value_is_json), "{fields}");
+            assert_eq!(event.content_type.as_deref(), content_type, "{fields}");
+        }
+    }
+
+    #[test]
     fn null_is_as_if_the_field_were_not_there_but_for_the_value() {
         let line = r#"{"key":null,"id":null,"time":null,"headers":null,"partition":null,"type":null,
             "value":null}"#;
@@ -175,6 +220,11 @@ mod tests {
             (r#"{"value":1,"partition":^1.0}"#, 0, "field `partition`: expected a partition"),
             (r#"{"value":1,"partition":^"1"}"#, 0, "field `partition`: expected a partition"),
             (r#"{"value":1,"partition":^4294967296}"#, 0, "field `partition`: expected"),
+            (r#"{"value":"","encoding":^"hex"}"#, 0, "field `encoding`: expected `base64`"),
+            (r#"{"value":"","encoding":^1}"#, 0, "field `encoding`: expected a string"),
+            (r#"{"value":^"?","encoding":"base64"}"#, 0, "field `value`: expected base64"),
+            (r#"{"value":^1,"encoding":"base64"}"#, 0, "field `value`: expected a string"),
+            (r#"{"value":1,"content_type":^1}"#, 0, "field `content_type`: expected a string"),
             (r#"{"value":1,"headers":^["a"]}"#, 0, "field `headers`: "),
             (
                 r#"{"value":1,"headers":{"a":"1","b":^2}}"#,

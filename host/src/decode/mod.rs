@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `media_type` | content type and headers: which of the formats it is |
 //! | `ndjson`, `json_array` | many events, one after the other |
-//! | `line` | one event as `{"value", "key"?, "headers"?, "id"?, "time"?, "partition"?, "type"?}` |
+//! | `line` | one event as `{"value", "key"?, "headers"?, "id"?, "time"?, "partition"?, "type"?, …}` |
 //! | `cloudevents` | one CloudEvent 1.0, in structured or binary mode |
 //! | `json` | JSON objects and arrays, each part with its place in the body |
 //!

@@ -130,7 +130,7 @@ impl FromRequestParts<Arc<App>> for PartitionParam {
     }
 }
 
-/// The id of what the path names last: a key, a producer.
+/// The id of what the path names last: a key, a producer, an event.
 pub(crate) struct IdParam(pub(crate) String);
 
 impl FromRequestParts<Arc<App>> for IdParam {
@@ -138,6 +138,17 @@ impl FromRequestParts<Arc<App>> for IdParam {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         Ok(Self(path_param(parts, "id").await?.unwrap_or_default()))
+    }
+}
+
+/// The key of records that the path names.
+pub(crate) struct KeyParam(pub(crate) String);
+
+impl FromRequestParts<Arc<App>> for KeyParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Ok(Self(path_param(parts, "key").await?.unwrap_or_default()))
     }
 }
 

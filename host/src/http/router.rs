@@ -11,8 +11,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, consume, events, groups, keys, members, meta, plugins, projects, records,
-    routes, schemas, subscribe, topics, transactions, trials,
+    App, bindings, consume, events, groups, keys, lookups, members, meta, plugins, projects,
+    records, routes, schemas, subscribe, topics, transactions, trials,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -58,6 +58,8 @@ routes! {
     delete "/topics/{topic}/partitions/{partition}/records" => records::trim, "trimRecords";
     post "/topics/{topic}/produce" => events::produce, "produceEvent";
     post "/topics/{topic}/events" => events::publish, "publishEvents";
+    get "/topics/{topic}/events/{id}" => lookups::event, "getEvent";
+    get "/topics/{topic}/keys/{key}" => lookups::by_key, "listByKey";
     get "/topics/{topic}/consume" => consume::consume, "consumeRecords";
     get "/topics/{topic}/offsets" => consume::offsets, "listOffsets";
     post "/topics/{topic}/offsets" => consume::commit, "commitOffset";

@@ -1,5 +1,6 @@
 //! `…/topics`: make, list, describe, change, delete; their partitions and figures.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -14,6 +15,7 @@ use super::error::ApiError;
 use super::fields::{Fields, required};
 use super::params::{Params, TopicParam};
 use super::{App, body};
+use crate::index::IndexKind;
 use crate::name::TopicName;
 use crate::topic::{Topic, TopicConfig, TopicPatch};
 use crate::{ack, timestamp};
@@ -41,6 +43,7 @@ pub(crate) async fn create(
     let mut fields = body::fields(&app, &caller.project, request).await?;
     let name = name_of(&mut fields)?;
     let patch = patch_of(&mut fields)?;
+    let index = index_of(&mut fields)?;
     fields.finish()?;
     // A topic is new: there are no keys that could move.
     let patch = TopicPatch { accept_key_moves: true, ..patch };
@@ -49,6 +52,7 @@ pub(crate) async fn create(
     }
     let config = TopicConfig::default().patched(patch, app.node.limits.partitions_max);
     let config = config.map_err(crate::catalog::CatalogError::from)?;
+    let config = TopicConfig { index, ..config };
     app.node.projects.ensure(&caller.project).await?;
     let (topic, made) = app.node.catalog.create(&caller.project, name, config).await?;
     Ok(answer::made(made, &TopicBody::of(&topic)))
@@ -82,6 +86,10 @@ pub(crate) async fn patch(
     let mut fields = body::fields(&app, &caller.project, request).await?;
     let mut patch = patch_of(&mut fields)?;
     patch.accept_key_moves = fields.flag("accept_key_moves")?;
+    if fields.has("index") {
+        let message = "it is set when a topic is made: older records would have no entries";
+        return Err(ApiError::invalid("index", message));
+    }
     fields.finish()?;
     let topic = app.node.catalog.patch(&caller.project, &name, patch).await?;
     Ok(answer::json(StatusCode::OK, &TopicBody::of(&topic)))
@@ -165,6 +173,16 @@ fn patch_of(fields: &mut Fields) -> Result<TopicPatch, ApiError> {
         description: has_description.then_some(description),
         ack: ack_of(fields)?,
     })
+}
+
+/// What the records of a topic to make can be looked up by.
+fn index_of(fields: &mut Fields) -> Result<BTreeSet<IndexKind>, ApiError> {
+    let kind = |word: &String| {
+        let got: String = word.chars().take(64).collect();
+        let unknown = || ApiError::invalid("index", format!("expected `id` or `key`, got `{got}`"));
+        IndexKind::parse(word).ok_or_else(unknown)
+    };
+    fields.texts("index")?.unwrap_or_default().iter().map(kind).collect()
 }
 
 fn ack_of(fields: &mut Fields) -> Result<Option<Ack>, ApiError> {

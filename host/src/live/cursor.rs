@@ -36,7 +36,7 @@ impl Cursor {
     }
 
     /// Where a partition is read next.
-    pub(super) fn start(self, slot: Slot) -> ReadStart {
+    pub(crate) fn start(self, slot: Slot) -> ReadStart {
         match slot.cmp(&self.slot) {
             // Of this commit it has got what lies in partitions before the cursor's, and no more.
             std::cmp::Ordering::Less => ReadStart::AfterCommit(self.commit),

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `identity` | how a repeat is recognised |
 //! | `expand` | where events go: types and routes |
+//! | `batch` | what a request stores: batches of records and their index entries |
 //! | `staged` | one topic's events on their way through its plan |
 //! | `fate` | what becomes of each event |
 //! | `dead_letter` | records of events that could not be accepted |
@@ -14,6 +15,7 @@
 //! | `error` | why nothing was |
 
 mod answer;
+mod batch;
 mod dead_letter;
 mod error;
 mod expand;
@@ -21,14 +23,13 @@ mod fate;
 mod identity;
 mod staged;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use stream_storage::{
-    Ack, Clock, CommitError, Partition, ProducerState, ProducerStep, ProjectName, Receipt,
-    RecordBatch, Store, StoreError, Timestamp, TopicId, Transaction,
+    Ack, Clock, CommitError, ProducerState, ProducerStep, ProjectName, Receipt, Store, StoreError,
+    Timestamp, Transaction,
 };
 
 use crate::catalog::{Catalog, check_writable};
@@ -44,6 +45,7 @@ use crate::stats::Rates;
 use crate::topic::{Topic, TopicConfig};
 
 use answer::Note;
+use batch::{Batch, appends};
 use expand::{Arrival, Expanded, Expansion, Target};
 use fate::Fates;
 use identity::{KeysInFlight, Scope, sequence_producer};
@@ -53,9 +55,6 @@ pub use answer::{NamedVersion, Published, Refusal, TopicPlaces};
 pub use dead_letter::{DEAD_LETTER, UNROUTED};
 pub use error::PublishError;
 pub use identity::Identity;
-
-/// What a record's encoding takes beside its fields, roughly: to size a batch's buffer.
-const RECORD_OVERHEAD: usize = 16;
 
 /// Where events go.
 #[derive(Debug, Clone, Copy)]
@@ -244,9 +243,8 @@ impl Publisher {
         let bytes = events.iter().map(Event::byte_len).sum();
         let appends = heavy(bytes, || {
             let places = partition::place(events, topic.config.partitions, &topic.turn)?;
-            batches(events.iter().zip(places))
+            appends(topic, events.iter().zip(places))
         })?;
-        let appends = appends.into_iter().map(|(place, batch)| (topic.id, place, batch)).collect();
         let note = Note { topic: Some(topic.name.to_string()), ..Note::default() };
         Ok(Batch { appends, note, ack: topic.config.ack })
     }
@@ -339,9 +337,7 @@ impl Publisher {
         transaction.ack = request.ack.unwrap_or(ack);
         transaction.producer =
             request.identity.as_ref().map(|identity| self.step(identity, scope, &note));
-        for (topic, partition, batch) in appends {
-            transaction.append(topic, partition, batch);
-        }
+        transaction.appends = appends;
         let committed = match request.alongside {
             None => self.parts.store.commit(transaction).await,
             Some(alongside) => self.commit_with(alongside, transaction).await?,
@@ -396,60 +392,6 @@ impl Publisher {
     }
 }
 
-/// What a request stores, and what it is told of it.
-struct Batch {
-    appends: Vec<(TopicId, Partition, RecordBatch)>,
-    note: Note,
-    /// What its topics ask for: the strictest.
-    ack: Ack,
-}
-
-impl Batch {
-    fn new(request: &PublishRequest<'_>, rejected: Vec<Refusal>) -> Self {
-        let topic = request.topic().map(ToString::to_string);
-        let note = Note { topic, rejected, ..Note::default() };
-        Self { appends: Vec::new(), note, ack: Ack::Memory }
-    }
-
-    /// Adds the events of topics, counting each once however many copies there are of it.
-    fn add_passed(&mut self, passed: Vec<Passed<'_, '_>>) -> Result<(), PublishError> {
-        let mut stored = BTreeSet::new();
-        let mut dropped = BTreeSet::new();
-        for here in passed {
-            let places = here.places()?;
-            stored.extend(here.staged.iter().map(|staged| staged.index));
-            dropped.extend(&here.dropped);
-            let bytes = here.staged.iter().map(|staged| staged.event.byte_len()).sum();
-            let events = here.staged.iter().map(|staged| &*staged.event);
-            let appends = heavy(bytes, || batches(events.zip(places)))?;
-            self.add(&here.topic, appends);
-        }
-        self.note.count = Some(stored.len() as u64);
-        self.note.dropped = dropped.difference(&stored).count() as u64;
-        Ok(())
-    }
-
-    /// Adds events to one of the server's own topics.
-    fn add_events(&mut self, topic: &Topic, events: &[Event<'_>]) -> Result<(), PublishError> {
-        let places = partition::place(events, topic.config.partitions, &topic.turn)?;
-        let appends = batches(events.iter().zip(places))?;
-        self.add(topic, appends);
-        Ok(())
-    }
-
-    fn add(&mut self, topic: &Topic, appends: BTreeMap<Partition, RecordBatch>) {
-        if appends.is_empty() {
-            return;
-        }
-        if topic.config.ack == Ack::Durable {
-            self.ack = Ack::Durable;
-        }
-        self.note.topics.push((topic.id.0, topic.name.to_string()));
-        let appends = appends.into_iter().map(|(place, batch)| (topic.id, place, batch));
-        self.appends.extend(appends);
-    }
-}
-
 impl PublishRequest<'_> {
     fn topic(&self) -> Option<&TopicName> {
         match self.destination {
@@ -471,22 +413,4 @@ impl PublishRequest<'_> {
     fn again(&self, receipt: &Receipt) -> Result<Published, PublishError> {
         Published::again(receipt, self.identity.as_ref(), self.topic(), self.count())
     }
-}
-
-/// The events in one batch for each partition.
-fn batches<'e, 'b: 'e>(
-    placed: impl Iterator<Item = (&'e Event<'b>, Partition)> + Clone,
-) -> Result<BTreeMap<Partition, RecordBatch>, PublishError> {
-    let mut bytes: BTreeMap<Partition, usize> = BTreeMap::new();
-    for (event, partition) in placed.clone() {
-        *bytes.entry(partition).or_default() += event.byte_len() + RECORD_OVERHEAD;
-    }
-    let mut batches: BTreeMap<_, _> = bytes
-        .into_iter()
-        .map(|(partition, bytes)| (partition, RecordBatch::with_capacity(bytes)))
-        .collect();
-    for (event, partition) in placed {
-        batches.entry(partition).or_default().push(&event.record())?;
-    }
-    Ok(batches)
 }

@@ -56,6 +56,37 @@ pub(super) async fn a_lookup_is_paged_by_position(engine: &dyn Engine) {
     assert_eq!(bed.store.lookup(TOPIC, KIND, b"a", Some(absent), 9).await.unwrap(), all[300..]);
 }
 
+pub(super) async fn a_lookup_from_the_other_end_is_the_same_in_reverse(engine: &dyn Engine) {
+    let bed = TestBed::new(engine).await;
+    append(&bed, TOPIC, P0, &["a"; 40]).await;
+    append(&bed, TOPIC, P1, &["b", "a", "ab", "a"]).await;
+    append(&bed, TOPIC, Partition(2), &["a"; 9]).await;
+    // Partitions of which all, or some, is trimmed.
+    bed.trim(Partition(2), Trim::Before(9)).await.unwrap();
+    bed.trim(P0, Trim::Before(30)).await.unwrap();
+    let mut all = bed.store.lookup(TOPIC, KIND, b"a", None, usize::MAX).await.unwrap();
+    all.reverse();
+    assert_eq!(all.len(), 12);
+    let back = async |before, limit| {
+        bed.store.lookup_back(TOPIC, KIND, b"a", before, limit).await.unwrap()
+    };
+    for limit in [1, 2, 7, 12, usize::MAX] {
+        let mut paged = Vec::new();
+        loop {
+            let page = back(paged.last().copied(), limit).await;
+            if page.is_empty() {
+                break;
+            }
+            paged.extend(page);
+        }
+        assert_eq!(paged, all, "{limit} a page");
+    }
+    assert_eq!(back(None, 0).await, []);
+    let absent = Position { partition: P1, offset: 3 };
+    assert_eq!(back(Some(absent), 9).await, all[1..10]);
+    assert_eq!(back(Some(Position { partition: P0, offset: 30 }), 9).await, []);
+}
+
 pub(super) async fn keys_kinds_and_topics_are_apart(engine: &dyn Engine) {
     let bed = TestBed::new(engine).await;
     let other = TopicId(2);

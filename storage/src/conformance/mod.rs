@@ -164,6 +164,7 @@ suite! {
     index {
         a_lookup_finds_all_records_of_a_key
         a_lookup_is_paged_by_position
+        a_lookup_from_the_other_end_is_the_same_in_reverse
         keys_kinds_and_topics_are_apart
         trimmed_records_are_not_found
         records_of_a_dropped_topic_are_not_found

@@ -136,9 +136,9 @@ impl View<'_> {
         self.snapshot.range::<&[u8], _>(&self.engine.meta, (start, Bound::Unbounded))
     }
 
-    /// Entries of the index from `start` on.
-    pub(super) fn index_from(&self, start: Bound<&[u8]>) -> fjall::Iter {
-        self.snapshot.range::<&[u8], _>(&self.engine.index, (start, Bound::Unbounded))
+    /// Entries of the index from `start` to `end`.
+    pub(super) fn index_between(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> fjall::Iter {
+        self.snapshot.range::<&[u8], _>(&self.engine.index, (start, end))
     }
 }
 

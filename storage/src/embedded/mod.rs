@@ -43,6 +43,7 @@ use self::engine::{Engine, EngineCell};
 use self::gone::Gone;
 use self::high_water::HighWater;
 use self::housekeeping::Chores;
+use self::keys::index;
 pub use self::open::OpenError;
 use self::queue::{Queue, QueueBounds, Refused};
 use self::shared::{Counters, Shared};
@@ -308,6 +309,18 @@ impl Store for EmbeddedStore {
         let key = key.to_vec();
         self.reading(move |shared, engine| shared.lookup(engine, topic, (kind, &key), after, limit))
             .await
+    }
+
+    async fn lookup_back(
+        &self,
+        topic: TopicId,
+        kind: u8,
+        key: &[u8],
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError> {
+        let prefix = index::prefix(topic, kind, key);
+        self.reading(move |shared, engine| shared.lookup_back(engine, &prefix, before, limit)).await
     }
 
     fn limits(&self) -> Limits {

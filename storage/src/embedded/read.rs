@@ -209,7 +209,8 @@ impl Shared {
             Some(after) => Bound::Excluded(index::entry(prefix.clone(), after)),
         };
         let mut positions = Vec::new();
-        for guard in engine.view().index_from(from.as_ref().map(Vec::as_slice)) {
+        let from = from.as_ref().map(Vec::as_slice);
+        for guard in engine.view().index_between(from, Bound::Unbounded) {
             let entry = guard.key()?;
             if positions.len() == limit || !entry.starts_with(&prefix) {
                 break;
@@ -220,6 +221,39 @@ impl Shared {
             }
         }
         Ok(positions)
+    }
+
+    pub(super) fn lookup_back(
+        &self,
+        engine: &Engine,
+        prefix: &[u8],
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError> {
+        let view = engine.view();
+        let at = |position| index::entry(prefix.to_vec(), position);
+        let mut positions = Vec::new();
+        let mut end = before
+            .map_or(Bound::Included(at(Position::LAST)), |before| Bound::Excluded(at(before)));
+        'partitions: loop {
+            let to = end.as_ref().map(Vec::as_slice);
+            for guard in view.index_between(Bound::Included(prefix), to).rev() {
+                if positions.len() == limit {
+                    return Ok(positions);
+                }
+                let ((topic, partition), offset) = index::parse(&guard.key()?)?;
+                let bounds = self.bounds((topic, partition));
+                if bounds.range().contains(&offset) {
+                    positions.push(Position { partition, offset });
+                } else if offset < bounds.start {
+                    // All that is left of the partition is trimmed too: however much it is, it is
+                    // jumped over.
+                    end = Bound::Excluded(at(Position { partition, offset: 0 }));
+                    continue 'partitions;
+                }
+            }
+            return Ok(positions);
+        }
     }
 
     pub(super) fn state(

@@ -291,7 +291,11 @@ impl Pair {
             }
             for key in INDEX_KEYS.map(str::as_bytes) {
                 let found = self.store.lookup(topic, INDEX_KIND, key, None, usize::MAX).await;
-                assert_eq!(found.unwrap(), self.model.positions(topic, key));
+                let mut expected = self.model.positions(topic, key);
+                assert_eq!(found.unwrap(), expected);
+                expected.reverse();
+                let back = self.store.lookup_back(topic, INDEX_KIND, key, None, usize::MAX).await;
+                assert_eq!(back.unwrap(), expected);
             }
         }
         for id in PRODUCERS {

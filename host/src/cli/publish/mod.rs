@@ -25,6 +25,7 @@ use crate::name::TopicName;
 pub use batch::InputError;
 use batch::{Cut, Destination};
 use send::{Missing, Sender, Tallies, Tally};
+pub(super) use source::hex;
 use source::{Naming, Source};
 
 /// As long as a file's digest: leaves room in a producer id, which has at most 128 characters, for

@@ -122,7 +122,7 @@ impl<R: Read> Read for Digesting<R> {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(in crate::cli) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");

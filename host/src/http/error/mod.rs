@@ -31,7 +31,7 @@ use crate::pipeline::PipelineError;
 use crate::project::ProjectError;
 use crate::publish::PublishError;
 use crate::registry::RegistryError;
-use crate::topic::{InvalidConfig, NoSuchPartition};
+use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
 use group::of_group;
 use stage::{of_pipeline, of_publish, of_registry};
@@ -83,6 +83,8 @@ pub(crate) enum ApiError {
     Budget(#[from] BudgetExhausted),
     #[error(transparent)]
     NoSuchPartition(#[from] NoSuchPartition),
+    #[error(transparent)]
+    NotIndexed(#[from] NotIndexed),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -261,6 +263,7 @@ fn of(error: &ApiError) -> Told {
                 .retry_after(Duration::from_secs(1))
         }
         ApiError::NoSuchPartition(_) => of_field("partition"),
+        ApiError::NotIndexed(error) => conflict("not-indexed").with(json!({ "field": error.kind })),
         ApiError::Catalog(error) => of_catalog(error),
         ApiError::Project(error) => of_project(error),
         ApiError::Key(error) => of_key(error),

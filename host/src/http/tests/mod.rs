@@ -5,6 +5,7 @@ mod body;
 mod consume;
 mod describe;
 mod groups;
+mod lookups;
 mod plugins;
 mod publish;
 mod routes;
