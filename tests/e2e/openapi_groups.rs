@@ -121,11 +121,29 @@ async fn transactions_are_as_the_document_says() {
         .call(run, Some(json!({"publish": [{"topic": "none", "events": [{"value": 1}]}]})), 404)
         .await;
     checked.call(run, Some(json!({"publish": 1})), 400).await;
+    // As many events as a request may have, over all its topics, and one more; nothing is committed.
+    let events = |count: usize| vec![json!({"value": 1}); count];
+    let many = |count| {
+        json!({
+            "publish": [
+                {"topic": "t", "events": events(5_000)},
+                {"topic": "t2", "events": events(count)},
+            ],
+            "offsets": {"group": "g", "member": member, "partitions": commit(assignment, 1)},
+        })
+    };
+    let topics = ("POST", "/projects/{project}/topics", "/projects/p/topics");
+    checked.call(topics, Some(json!({"name": "t2"})), 201).await;
+    checked.refuse(run, Some(many(5_001)), 413, "too-large").await;
+    let mut most = many(5_000);
+    most.as_object_mut().unwrap().remove("offsets");
+    checked.call(run, Some(most), 200).await;
 }
 
 #[tokio::test]
 async fn refused_subscriptions_are_as_the_document_says() {
     const SUBSCRIBE: &str = "/projects/{project}/subscribe";
+    const RECORDS: &str = "/projects/{project}/records";
     let data = tempfile::tempdir().unwrap();
     let (_server, checked) = checked(data.path()).await;
     for (query, code) in [
@@ -136,6 +154,11 @@ async fn refused_subscriptions_are_as_the_document_says() {
         let path = format!("/projects/p/subscribe{query}");
         checked.refuse(("GET", SUBSCRIBE, &path), None, 400, code).await;
     }
+    let records = |query: &'static str| ("GET", RECORDS, query);
+    checked.call(records("/projects/p/records?pattern=t&from=earliest"), None, 200).await;
+    checked.call(records("/projects/p/records?pattern=none&from=earliest"), None, 200).await;
+    let bad = records("/projects/p/records?pattern=t&after=1");
+    checked.refuse(bad, None, 400, "invalid-after").await;
     let path = format!("{MEMBER}/subscribe");
     let member = "/projects/p/groups/g/members/none/subscribe";
     checked.refuse(("GET", &path, member), None, 409, "unknown-member").await;

@@ -68,6 +68,7 @@ routes! {
     delete "/topics/{topic}/schema" => schemas::delete, "deleteSchema";
     get "/topics/{topic}/schema/versions" => schemas::versions, "listSchemaVersions";
     get "/subscribe" => subscribe::subscribe, "subscribe";
+    get "/records" => subscribe::poll, "readMatching";
     post "/transactions" => transactions::run, "runTransaction";
     get "/groups" => groups::list, "listGroups";
     get "/groups/{group}" => groups::get, "getGroup";

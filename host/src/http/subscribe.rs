@@ -1,4 +1,5 @@
-//! `GET /subscribe`: the records of all topics that a pattern matches, as Server-Sent Events.
+//! `GET /subscribe` and `/records`: the records of all topics that a pattern matches, as Server-Sent
+//! Events and by long-poll; and what a member owns, as events.
 
 use std::sync::Arc;
 
@@ -7,12 +8,13 @@ use axum::http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use super::App;
-use super::answer::Answer;
+use super::answer::{self, Answer};
 use super::auth::{Caller, Consume};
 use super::error::ApiError;
 use super::members::{of_assigned, of_lost};
 use super::params::{GroupParam, MemberParam, Params};
 use super::record_json::{Layout, RecordWriter};
+use super::room::Room;
 use super::sse::{self, Client, Source};
 use crate::group::{Assigned, Followed, MemberId, MemberRecords};
 use crate::heavy::heavy;
@@ -29,18 +31,77 @@ pub(crate) async fn subscribe(
     params: Params,
     headers: HeaderMap,
 ) -> Answer {
+    let last = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
+    let begin = begin(&params, ("Last-Event-ID", last))?;
+    let feed = open(&app, &caller, &params, begin).await?;
+    Ok(sse::answer(Client { app, caller }, feed))
+}
+
+/// The same by long-poll: one page.
+pub(crate) async fn poll(
+    State(app): State<Arc<App>>,
+    caller: Caller<Consume>,
+    params: Params,
+) -> Answer {
+    let begin = begin(&params, ("after", params.text("after")))?;
+    let mut room = Room::take(&app, &caller, params.amount()?)?;
+    let mut feed = open(&app, &caller, &params, begin).await?;
+    let mut pieces = feed.read(room.amount()).await?;
+    if pieces.is_empty()
+        && let Some(first) = room.leave()
+    {
+        feed.wait(first.wait).await?;
+        room.enter(&app, &caller)?;
+        pieces = feed.read(room.amount()).await?;
+    }
+    let bytes = bytes(&pieces);
+    let mut out = heavy(bytes, || array(&pieces, bytes))?;
+    let next = match (pieces.last(), begin) {
+        (Some(last), _) => Some(last.cursor(last.segment.end_offset().saturating_sub(1))),
+        (None, Begin::After(cursor)) => Some(cursor),
+        (None, _) => feed.begun(),
+    };
+    let next = next.map(|cursor| cursor.to_string());
+    out.extend_from_slice(format!(",\"next\":{}}}", json!(next)).as_bytes());
+    let permit = room.into_permit(&out);
+    Ok(answer::held("application/json", out, permit))
+}
+
+async fn open(
+    app: &App,
+    caller: &Caller<Consume>,
+    params: &Params,
+    begin: Begin,
+) -> Result<Feed, ApiError> {
     let pattern = params.text("pattern");
     let pattern = pattern.ok_or_else(|| ApiError::invalid("pattern", "it is missing"))?;
-    let pattern = Pattern::parse(pattern)?;
-    let begin = begin(&params, &headers)?;
     let node = &app.node;
     let parts = FeedParts {
         store: node.store.clone(),
         catalog: node.catalog.clone(),
         reader: node.reader.clone(),
     };
-    let feed = Feed::open(parts, caller.project.clone(), pattern, begin).await?;
-    Ok(sse::answer(Client { app, caller }, feed))
+    Ok(Feed::open(parts, caller.project.clone(), Pattern::parse(pattern)?, begin).await?)
+}
+
+fn bytes(pieces: &[Piece]) -> usize {
+    pieces.iter().map(|piece| piece.segment.byte_len()).sum()
+}
+
+/// `{"records":[…]`, to be gone on with.
+fn array(pieces: &[Piece], bytes: usize) -> Result<Vec<u8>, ApiError> {
+    let mut out = Vec::with_capacity(bytes);
+    out.extend_from_slice(b"{\"records\":[");
+    for (place, piece) in pieces.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        let mut writer = RecordWriter::new(piece.topic.as_str(), Layout::Array, out);
+        writer.write(piece.slot.partition, &piece.segment)?;
+        out = writer.finish();
+    }
+    out.push(b']');
+    Ok(out)
 }
 
 impl Source for Feed {
@@ -50,7 +111,7 @@ impl Source for Feed {
 
     async fn next(&mut self, _: &Client) -> Result<Vec<u8>, ApiError> {
         let pieces = self.read(sse::AMOUNT).await?;
-        let bytes: usize = pieces.iter().map(|piece| piece.segment.byte_len()).sum();
+        let bytes = bytes(&pieces);
         heavy(bytes, || written(&pieces, bytes))
     }
 }
@@ -102,7 +163,7 @@ impl Source for Following {
             })
             .flatten()
             .collect();
-        let bytes: usize = pieces.iter().map(|piece| piece.segment.byte_len()).sum();
+        let bytes = bytes(&pieces);
         out.extend(heavy(bytes, || written(&pieces, bytes))?);
         Ok(out)
     }
@@ -125,13 +186,12 @@ fn written(pieces: &[Piece], bytes: usize) -> Result<Vec<u8>, ApiError> {
     Ok(out)
 }
 
-/// Where a client has come to, or else where it wants to begin.
-fn begin(params: &Params, headers: &HeaderMap) -> Result<Begin, ApiError> {
-    if let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
-        let cursor = id.to_str().unwrap_or_default().parse();
-        let cursor = cursor.map_err(|error: InvalidCursor| {
-            ApiError::invalid("Last-Event-ID", error.to_string())
-        })?;
+/// Where a client has come to, as `field` says, or else where it wants to begin.
+fn begin(params: &Params, (field, last): (&'static str, Option<&str>)) -> Result<Begin, ApiError> {
+    if let Some(last) = last.filter(|last| !last.is_empty()) {
+        let cursor = last.parse();
+        let cursor =
+            cursor.map_err(|error: InvalidCursor| ApiError::invalid(field, error.to_string()))?;
         return Ok(Begin::After(cursor));
     }
     match params.text("from") {

@@ -11,6 +11,7 @@ mod cursor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use stream_storage::{
     CommitNumber, ProjectName, ReadStart, Segment, Store, StoreError, Timestamp, TopicId,
@@ -157,24 +158,32 @@ impl Feed {
             let ahead = self.look().await?;
             let is_behind = !ahead.ends.is_empty();
             let found = self.merge(ahead, amount).await?;
-            if !found.is_empty() {
+            // What came between the two looks may have been told of before a wait would begin.
+            if !found.is_empty() || !is_behind && !self.news(deadline).await {
                 return Ok(found);
             }
-            if is_behind {
-                // It came between the two looks, and may have been told of before the wait begins.
-                continue;
-            }
-            let mut changed = self.changed.clone();
-            tokio::select! {
-                biased;
-                is_news = self.parts.reader.news(&mut self.news, deadline) => {
-                    if !is_news {
-                        return Ok(found);
-                    }
-                }
-                // The catalog lives as long as the feed.
-                _ = changed.changed() => {}
-            }
+        }
+    }
+
+    /// Waits until there may be records, and takes none. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    pub async fn wait(&mut self, wait: Duration) -> Result<(), FeedError> {
+        let deadline = Instant::now() + wait;
+        while self.look().await?.ends.is_empty() && self.news(deadline).await {}
+        Ok(())
+    }
+
+    /// `false` when the wait is over or the server drains.
+    async fn news(&mut self, deadline: Instant) -> bool {
+        let mut changed = self.changed.clone();
+        tokio::select! {
+            biased;
+            is_news = self.parts.reader.news(&mut self.news, deadline) => is_news,
+            // The catalog lives as long as the feed.
+            _ = changed.changed() => true,
         }
     }
 
@@ -195,13 +204,14 @@ impl Feed {
         let (mut records, mut bytes) = (0, 0);
         let (mut pieces, mut positions) = (Vec::new(), BTreeMap::new());
         while let Some(((commit, slot), mut segments)) = heads.pop_first() {
-            if commit > reached || records >= amount.records_max || bytes >= amount.bytes_max {
-                break;
-            }
             let Some(segment) = segments.pop_front() else { continue };
             let next = segment.end_offset();
             records += segment.count() as usize;
             bytes += segment.byte_len();
+            let is_full = records > amount.records_max || bytes > amount.bytes_max;
+            if commit > reached || is_full && !positions.is_empty() {
+                break;
+            }
             positions.insert(slot, next);
             if let Some(topic) = self.topics.get(&slot.topic).cloned() {
                 pieces.push(Piece { topic, slot, segment });
@@ -315,7 +325,7 @@ impl Feed {
             Begin::Time(time) => ReadStart::Time(time),
             Begin::After(cursor) => cursor.start(slot),
         };
-        let nothing = Amount { records_max: 0, bytes_max: 0, wait: std::time::Duration::ZERO };
+        let nothing = Amount { records_max: 0, bytes_max: 0, wait: Duration::ZERO };
         let found = self.parts.reader.read_once(slot.topic, slot.partition, start, nothing).await?;
         Ok(found.next_offset)
     }

@@ -337,3 +337,38 @@ async fn a_member_is_sent_what_it_owns_once_and_commits_on_its_own() {
     assert_eq!(moved["assignment"][0]["partition"], revoked["partition"], "{moved}");
     assert_eq!(moved["assignment"][0]["next_offset"], 2);
 }
+
+#[tokio::test]
+async fn pages_of_a_pattern_follow_each_other_in_order_and_wait_at_the_end() {
+    let server = Server::start().await;
+    server.make("a.1", 3).await;
+    server.make("a.2", 3).await;
+    for value in 0..40 {
+        server.put(["a.1", "a.2"][(value % 2) as usize], value % 3, value).await;
+    }
+    let (mut values, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/records?pattern=a.*&from=earliest&limit=7&after={after}");
+        let page = server.get(&path).await.json();
+        let records = page["records"].as_array().unwrap();
+        assert!(records.len() <= 7, "{page}");
+        if records.is_empty() {
+            assert_eq!(page["next"], json!(after), "an empty page leads on to where it began");
+            break;
+        }
+        values.extend(records.iter().map(|record| record["value"].as_u64().unwrap()));
+        after = page["next"].as_str().unwrap().to_owned();
+    }
+    assert!(values.iter().copied().eq(0..40), "{values:?}");
+    // A wait from the present on, over a topic that is made meanwhile.
+    let present = server.get("/records?pattern=a.*").await.json();
+    let after = present["next"].as_str().unwrap();
+    server.make("a.3", 1).await;
+    let path = format!("/records?pattern=a.*&wait_ms=60000&after={after}");
+    let (page, ()) = tokio::join!(server.get(&path), server.put("a.3", 0, 40));
+    assert_eq!(page.json()["records"][0]["value"], 40);
+    assert_eq!(
+        server.get("/records?pattern=a.*&from=earliest").await.json()["records"][0]["value"],
+        0
+    );
+}
