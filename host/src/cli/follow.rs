@@ -87,11 +87,14 @@ pub(super) async fn follow(
                 match event.kind.as_str() {
                     "" if !event.data.is_empty() => {
                         print(&[&event.data])?;
-                        last = Some(event.id);
                         left -= 1;
                     }
                     "error" => return Err(refusal(&response, &event.data)),
                     _ => {}
+                }
+                // The greeting has one too: where the stream begins.
+                if !event.id.is_empty() {
+                    last = Some(event.id);
                 }
             }
         }
@@ -128,5 +131,27 @@ mod tests {
             let error = Event { kind: "error".into(), data: b"{\"error\":{}}".to_vec(), ..Event::default() };
             prop_assert_eq!(found, [Event::default(), record, Event::default(), error]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_opened_again_where_it_was_also_before_the_first_record() {
+        use axum::http::HeaderMap;
+        use axum::routing::get;
+
+        let answer = async |headers: HeaderMap| match headers.get("last-event-id") {
+            None => "retry: 1000\n: subscribed\nid: 7.0.0.0\n\n",
+            Some(id) if id == "7.0.0.0" => "id: 8.1.0.0\ndata: 1\n\n",
+            Some(id) if id == "8.1.0.0" => "id: 9.1.0.1\ndata: 2\n\nevent: error\ndata: {}\n\n",
+            Some(_) => "",
+        };
+        let router = axum::Router::new().route("/projects/{project}/subscribe", get(answer));
+        let client = crate::cli::client::tests::serve(router).await;
+        let (pattern, mut printed) = (Pattern::parse("**").unwrap(), Vec::new());
+        let end = follow(&client, (&pattern, "latest"), u64::MAX, |lines| {
+            printed.extend(lines.iter().map(|line| line.to_vec()));
+            Ok(())
+        });
+        assert!(matches!(end.await, Err(CliError::Server(_))));
+        assert_eq!(printed, [b"1", b"2"]);
     }
 }

@@ -39,9 +39,13 @@ impl Scope {
 pub struct Followed {
     /// The generation in which a partition was read, and the offset to read next.
     places: BTreeMap<Slot, (u64, u64)>,
-    /// What the member was told that it owns: partition, generation, whether it is to be given up.
-    told: Option<Vec<(Slot, u64, bool)>>,
+    /// What the member was told.
+    told: Option<Standing>,
 }
+
+/// What a follower has to hear of: what it owns (partition, generation, whether it is to be given up),
+/// and how many partitions it cannot read on in.
+type Standing = (Vec<(Slot, u64, bool)>, usize);
 
 impl Followed {
     /// Where to read on in what is owned.
@@ -54,7 +58,8 @@ impl Followed {
         }
     }
 
-    fn note(&mut self, read: &MemberRecords) {
+    /// Whether the member has to be told how it stands.
+    fn note(&mut self, read: &MemberRecords) -> bool {
         let owned = |slot: &Slot| read.view.assignment.iter().find(|held| held.slot == *slot);
         for part in &read.found {
             if let Some(held) = owned(&part.slot) {
@@ -62,13 +67,16 @@ impl Followed {
             }
         }
         self.places.retain(|slot, _| owned(slot).is_some());
-        self.told = Some(ownership(&read.view));
+        let now = Some(standing(&read.view, &read.lost));
+        let is_news = self.told != now;
+        self.told = now;
+        is_news
     }
 }
 
-fn ownership(view: &MemberView) -> Vec<(Slot, u64, bool)> {
+fn standing(view: &MemberView, lost: &[Lost]) -> Standing {
     let of = |held: &Assigned| (held.slot, held.generation, held.is_revoked);
-    view.assignment.iter().map(of).collect()
+    (view.assignment.iter().map(of).collect(), lost.len())
 }
 
 /// Who asks for what.
@@ -81,8 +89,8 @@ struct Ask<'a> {
 
 impl Ask<'_> {
     /// Whether a follower has to hear of this though it brings no records.
-    fn is_news(&self, view: &MemberView) -> bool {
-        self.followed.is_some_and(|followed| followed.told != Some(ownership(view)))
+    fn is_news(&self, view: &MemberView, lost: &[Lost]) -> bool {
+        self.followed.is_some_and(|followed| followed.told != Some(standing(view, lost)))
     }
 }
 
@@ -146,8 +154,8 @@ impl Groups {
     }
 
     /// The next records of what a member owns, behind what it has got before, committed or not; waits
-    /// for some if there are none, which counts as being heard of. Returns at once when something
-    /// else is owned than before. Nothing is let go of: a partition that is to be given up moves when
+    /// for some if there are none, which counts as being heard of. Returns at once, and with `true`,
+    /// when something else is owned or lost than before. Nothing is let go of: a partition that is to be given up moves when
     /// all that was read of it is committed, or when it is released. Cancel safe.
     ///
     /// # Errors
@@ -159,11 +167,11 @@ impl Groups {
         member: &MemberId,
         followed: &mut Followed,
         amount: Amount,
-    ) -> Result<MemberRecords, GroupError> {
+    ) -> Result<(MemberRecords, bool), GroupError> {
         let ask = Ask { member, scope: Scope::All, followed: Some(followed) };
         let read = self.read_as(&self.live(place.0, place.1), ask, amount).await?;
-        followed.note(&read);
-        Ok(read)
+        let is_news = followed.note(&read);
+        Ok((read, is_news))
     }
 
     async fn read_as(
@@ -191,7 +199,7 @@ impl Groups {
                 Err(error) => return Err(error.into()),
             };
             let found = Self::hand_out(live, found, &generations, self).await?;
-            if !found.is_empty() || ask.is_news(&view) {
+            if !found.is_empty() || ask.is_news(&view, &lost) {
                 return Ok(MemberRecords { found, lost, view });
             }
             let session = {

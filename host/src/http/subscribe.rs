@@ -16,7 +16,7 @@ use super::params::{GroupParam, MemberParam, Params};
 use super::record_json::{Layout, RecordWriter};
 use super::room::Room;
 use super::sse::{self, Client, Source};
-use crate::group::{Assigned, Followed, MemberId, MemberRecords};
+use crate::group::{Followed, MemberId, MemberRecords};
 use crate::heavy::heavy;
 use crate::live::{Begin, Cursor, Feed, FeedParts, InvalidCursor, Piece};
 use crate::name::GroupName;
@@ -121,8 +121,6 @@ struct Following {
     group: GroupName,
     member: MemberId,
     followed: Followed,
-    /// What it was told that it owns.
-    told: Vec<Assigned>,
 }
 
 pub(crate) async fn as_member(
@@ -133,7 +131,7 @@ pub(crate) async fn as_member(
 ) -> Answer {
     // Who is not a member is told so by the status.
     app.node.groups.heartbeat(&caller.project, &group, &member, &[]).await?;
-    let following = Following { group, member, followed: Followed::default(), told: Vec::new() };
+    let following = Following { group, member, followed: Followed::default() };
     Ok(sse::answer(Client { app, caller }, following))
 }
 
@@ -142,21 +140,19 @@ impl Source for Following {
         let place = (&of.caller.project, &self.group);
         let groups = &of.app.node.groups;
         let read = groups.follow(place, &self.member, &mut self.followed, sse::AMOUNT).await?;
-        let MemberRecords { found, lost, view } = read;
+        let (MemberRecords { found, lost, view }, is_news) = read;
         let mut out = Vec::new();
-        if !is_same(&self.told, &view.assignment) {
+        if is_news {
             let told = json!({
                 "assignment": view.assignment.iter().map(of_assigned).collect::<Vec<_>>(),
                 "lost": lost.iter().map(of_lost).collect::<Vec<_>>(),
             });
             out.extend_from_slice(format!("event: assignment\ndata: {told}\n\n").as_bytes());
-            self.told = view.assignment;
         }
-        let topics = &self.told;
         let pieces: Vec<Piece> = found
             .into_iter()
             .filter_map(|part| {
-                let topic = &topics.iter().find(|held| held.slot == part.slot)?.topic;
+                let topic = &view.assignment.iter().find(|held| held.slot == part.slot)?.topic;
                 let topic = Arc::new(topic.clone());
                 let of = move |segment| Piece { topic: topic.clone(), slot: part.slot, segment };
                 Some(part.segments.into_iter().map(of))
@@ -167,12 +163,6 @@ impl Source for Following {
         out.extend(heavy(bytes, || written(&pieces, bytes))?);
         Ok(out)
     }
-}
-
-/// Whether two assignments differ in nothing but what is committed.
-fn is_same(one: &[Assigned], other: &[Assigned]) -> bool {
-    let of = |held: &Assigned| (held.slot, held.generation, held.is_revoked);
-    one.iter().map(of).eq(other.iter().map(of))
 }
 
 fn written(pieces: &[Piece], bytes: usize) -> Result<Vec<u8>, ApiError> {

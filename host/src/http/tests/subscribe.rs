@@ -372,3 +372,27 @@ async fn pages_of_a_pattern_follow_each_other_in_order_and_wait_at_the_end() {
         0
     );
 }
+
+#[tokio::test]
+async fn a_member_is_told_when_retention_overtakes_it_and_again_after_the_reset() {
+    let server = Server::start().await;
+    server.make("t", 1).await;
+    let joined = server.call("POST /groups/g/members", json!({ "subscriptions": ["t"] })).await;
+    let path = format!("/groups/g/members/{}/subscribe", joined.json()["member"].as_str().unwrap());
+    let mut events = server.open(&path, &[]).await.ok().unwrap();
+    let told = events.next().await.unwrap();
+    assert_eq!((told.kind.as_str(), &told.data["lost"]), ("assignment", &json!([])));
+    for value in 0..3 {
+        server.put("t", 0, value).await;
+        assert_eq!(events.record().await.1, json!(value));
+    }
+    server.call("DELETE /topics/t/partitions/0/records?before=2", Value::Null).await;
+    let told = events.next().await.unwrap();
+    assert_eq!(told.kind, "assignment");
+    assert_eq!(told.data["lost"][0]["records"], 2);
+    let reset = json!({ "topic": "t", "to": "earliest", "force": true });
+    assert_eq!(server.call("POST /groups/g/reset", reset).await.status, StatusCode::OK);
+    let told = events.next().await.unwrap();
+    assert_eq!((told.kind.as_str(), &told.data["lost"]), ("assignment", &json!([])));
+    assert_eq!(events.record().await.1, json!(2));
+}
