@@ -10,6 +10,7 @@
 //! | [`publish`] | the one write path |
 //! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
+//! | [`queue`] | jobs: leased, tried, tried again, done or dead |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
 //! | [`node`] | all of these, wired to a store |
 //! | [`config`] | flags, variables and file |
@@ -42,6 +43,7 @@ pub mod pipeline;
 pub mod plugin;
 pub mod project;
 pub mod publish;
+pub mod queue;
 pub mod registry;
 pub mod retention;
 pub mod slot;
