@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "storage/",
             "host/src/cli/serve",
             "host/src/http/tests/",
+            "host/src/queue/tests",
             "host/src/registry/tests",
             "host/benches/",
         ],
