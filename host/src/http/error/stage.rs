@@ -130,6 +130,7 @@ pub(super) fn of_pipeline(error: &PipelineError) -> Told {
         }
         PipelineError::BindingsNotFound { .. } => not_found("bindings-not-found"),
         PipelineError::RouteNotFound { .. } => not_found("route-not-found"),
+        PipelineError::Fault(fault) => of_fault(fault),
         PipelineError::Registry(error) => of_registry(error),
         PipelineError::Schema(error) => of_schemas(error),
         PipelineError::Commit(error) => of_commit(error),
