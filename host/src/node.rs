@@ -18,6 +18,7 @@ use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
 use crate::plugin::{PluginConfig, Plugins};
 use crate::project::{DEFAULT_PROJECT, ProjectError, Projects};
 use crate::publish::{Publisher, PublisherParts};
+use crate::queue::{Queues, QueuesParts};
 use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
 use crate::secret::Sealer;
@@ -67,6 +68,8 @@ pub struct Node {
     pub reader: Arc<Reader>,
     /// Who reads together, and how far they have come.
     pub groups: Groups,
+    /// Jobs.
+    pub queues: Arc<Queues>,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
     /// Plugins by name.
@@ -152,7 +155,14 @@ impl Node {
             catalog: catalog.clone(),
             reader: reader.clone(),
         });
+        let queues = QueuesParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            projects: projects.clone(),
+            drain: drain.clone(),
+        };
         let node = Self {
+            queues: Arc::new(Queues::new(queues, rand::make_rng())),
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
@@ -175,16 +185,21 @@ impl Node {
             rates,
             drain,
         };
-        node.projects.ensure(&default_project()).await?;
-        let made = match admin_key {
-            Some(key) => {
-                node.keys.ensure_admin(&key).await?;
-                None
-            }
-            None if node.keys.is_empty() => Some(node.keys.create_admin().await?),
-            None => None,
-        };
+        let made = node.first_start(admin_key).await?;
         Ok((node, made))
+    }
+
+    /// Makes the project `default` and an admin key, if there are none.
+    async fn first_start(&self, admin_key: Option<String>) -> Result<Option<String>, NodeError> {
+        self.projects.ensure(&default_project()).await?;
+        match admin_key {
+            Some(key) => {
+                self.keys.ensure_admin(&key).await?;
+                Ok(None)
+            }
+            None if self.keys.is_empty() => Ok(Some(self.keys.create_admin().await?)),
+            None => Ok(None),
+        }
     }
 
     /// Deletes a topic and all that is kept about it. Durable on return; disk space comes back

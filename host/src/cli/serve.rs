@@ -117,6 +117,8 @@ impl Serve {
             let (app, drain) = (Arc::clone(&app), drain.clone());
             tokio::spawn(async move { app.node().groups.run(drain).await })
         };
+        let queues = Arc::clone(&app.node().queues);
+        let queues = tokio::spawn(async move { queues.run().await });
         let sweep = {
             let app = Arc::clone(&app);
             tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
@@ -132,6 +134,7 @@ impl Serve {
         // A panic in it has been printed; the store is closed all the same.
         let _ = retention.await;
         let _ = groups.await;
+        let _ = queues.await;
         let _ = sweep.await;
         store.close().await;
         tracing::info!("stopped");

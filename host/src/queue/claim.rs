@@ -1,0 +1,311 @@
+//! Taking jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stream_storage::{
+    CommitError, Expected, ProjectName, Store, Timestamp, Transaction, Versioned,
+};
+use tokio::time::Instant;
+
+use super::finish::Ending;
+use super::front::{Bounds, Candidate, Effect, Timed};
+use super::job::{Claimed, JobId};
+use super::live::{Changes, Queue};
+use super::rows::{self, Row, StoredLease, Ticket};
+use super::settings::{QueueSettings, bounded};
+use super::{QueueError, Queues};
+use crate::name::QueueName;
+use crate::state;
+
+/// Jobs taken at once.
+pub const CLAIM_MAX: usize = 1_000;
+
+/// Even if nothing is heard of, the rows are looked at again after this time: another host may have
+/// written them.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What a tried job without a holder is said to have ended with.
+const EXPIRED: &str = "its lease ended without an answer";
+
+/// What to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// At most this many jobs, at most [`CLAIM_MAX`].
+    pub max: usize,
+    /// For how long; as the queue's settings say if `None`.
+    pub lease: Option<Duration>,
+    /// How long to wait for a job.
+    pub wait: Duration,
+    /// Who takes them, for people to read.
+    pub holder: Option<String>,
+}
+
+/// A job found where it was thought to be.
+struct Found {
+    id: JobId,
+    /// The row that says how it stands, and its version.
+    key: String,
+    row: Versioned,
+    ticket: Ticket,
+}
+
+impl Queues {
+    /// Takes jobs that are due; waits for one if there is none. Each is the caller's until its lease
+    /// ends. Cancel safe: what was taken and not seen is given out again when its lease has ended.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read or written.
+    pub async fn claim(
+        &self,
+        project: &ProjectName,
+        name: &QueueName,
+        claim: &Claim,
+    ) -> Result<Vec<Claimed>, QueueError> {
+        let queue = self.queue(project, name);
+        let store = self.parts.store.as_ref();
+        let deadline = Instant::now() + claim.wait;
+        let mut changed = queue.changed();
+        loop {
+            changed.mark_unchanged();
+            let settings = queue.settings(store).await?;
+            let now = self.parts.clock.now();
+            if !settings.paused {
+                queue.load(store, now).await?;
+                let claimed = self.claim_now(&queue, &settings, claim).await?;
+                if !claimed.is_empty() {
+                    return Ok(claimed);
+                }
+            }
+            let bounds = bounds(&settings, claim);
+            let next = if settings.paused { None } else { queue.front(|f| f.next(now, bounds)) };
+            // A moment more: a timer may be early by a part of a millisecond.
+            let again = next.map_or(LOOK_AGAIN, |next| next + Duration::from_millis(1));
+            let wake = deadline.min(Instant::now() + again.min(LOOK_AGAIN));
+            if claim.wait.is_zero() || Instant::now() >= deadline {
+                return Ok(Vec::new());
+            }
+            tokio::select! {
+                biased;
+                () = self.parts.drain.begun() => return Ok(Vec::new()),
+                _ = changed.changed() => {}
+                () = tokio::time::sleep_until(wake) => {
+                    if next.is_none() {
+                        queue.front(super::front::Front::stale);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is due, until something is taken or nothing is left.
+    async fn claim_now(
+        &self,
+        queue: &Arc<Queue>,
+        settings: &QueueSettings,
+        claim: &Claim,
+    ) -> Result<Vec<Claimed>, QueueError> {
+        loop {
+            let now = self.parts.clock.now();
+            queue.load(self.parts.store.as_ref(), now).await?;
+            let passed = self.parts.clock.monotonic();
+            let candidates = queue.front(|f| f.take(now, passed, bounds(settings, claim)));
+            if candidates.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut taking = Taking { queue, candidates, is_over: false };
+            let claimed = self.take(queue, settings, claim, (now, &taking.candidates)).await;
+            match claimed {
+                Ok(Some(claimed)) => {
+                    taking.over(&[]);
+                    if !claimed.is_empty() {
+                        return Ok(claimed);
+                    }
+                }
+                // Somebody was faster with one of them: the rest is looked at again.
+                Ok(None) => taking.give_back(),
+                Err(error) => {
+                    if !is_unknown(&error) {
+                        taking.give_back();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Takes these jobs in one transaction; `None` if it met another.
+    async fn take(
+        &self,
+        queue: &Arc<Queue>,
+        settings: &QueueSettings,
+        claim: &Claim,
+        (now, candidates): (Timestamp, &[Candidate]),
+    ) -> Result<Option<Vec<Claimed>>, QueueError> {
+        let store = self.parts.store.as_ref();
+        let lease = bounded(claim.lease.unwrap_or(Duration::from_millis(settings.lease_ms)));
+        let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let until = Timestamp(now.0.saturating_add(lease));
+        let mut transaction = Transaction::new(queue.project.clone());
+        let mut changes = Changes::new(Arc::clone(queue), Vec::new());
+        let (mut claimed, mut spent) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let Some(found) = find(store, queue, *candidate, now, &mut changes).await? else {
+                continue;
+            };
+            if found.ticket.attempts >= settings.attempts_max {
+                spent.push(found);
+                continue;
+            }
+            let job_key = Row::Job.key(&queue.name, found.id);
+            let Some(job) = store.get(&queue.project, job_key.as_bytes()).await? else { continue };
+            let job = rows::decode_job(found.id, &job.value)?;
+            let Found { id, key, row, mut ticket } = found;
+            ticket.attempts += 1;
+            ticket.lease += 1;
+            let last_error = ticket.error.clone();
+            let stored = StoredLease { until: until.0, holder: claim.holder.clone(), ticket };
+            transaction.expect(key.clone(), Expected::Version(row.version));
+            if matches!(candidate, Candidate::Waiting(_)) {
+                transaction.delete(key);
+            }
+            transaction.put(Row::Lease.key(&queue.name, id), state::encode(&stored));
+            changes.effects.push(Effect::Held((until, id)));
+            claimed.push(Claimed {
+                job,
+                lease: stored.token(),
+                attempt: stored.ticket.attempts,
+                leased_until: until,
+                last_error,
+            });
+        }
+        if claimed.is_empty() {
+            changes.abandon();
+        } else {
+            match store.commit(transaction).await {
+                Ok(_) => changes.done(),
+                Err(error) => {
+                    if !matches!(error, CommitError::Unknown { .. }) {
+                        changes.abandon();
+                    }
+                    return if matches!(error, CommitError::Conflict { .. }) {
+                        Ok(None)
+                    } else {
+                        Err(error.into())
+                    };
+                }
+            }
+        }
+        for found in spent {
+            self.give_up(queue, found).await?;
+        }
+        Ok(Some(claimed))
+    }
+
+    /// A job that was tried often enough and whose last holder never answered.
+    async fn give_up(&self, queue: &Arc<Queue>, found: Found) -> Result<(), QueueError> {
+        let reason = found.ticket.error.clone().unwrap_or_else(|| EXPIRED.to_owned());
+        let mut attempts = state::Attempts::default();
+        loop {
+            let keys = queue.hold_keys(found.ticket.ties.key.as_deref().into_iter()).await;
+            let mut transaction = Transaction::new(queue.project.clone());
+            let mut changes = Changes::new(Arc::clone(queue), keys);
+            let expected = Expected::Version(found.row.version);
+            transaction.expect(found.key.clone(), expected).delete(found.key.clone());
+            let ending = Ending { queue, id: found.id, ticket: &found.ticket };
+            self.bury(&mut transaction, &mut changes, &ending, &reason).await?;
+            match self.parts.store.commit(transaction).await {
+                Ok(_) => {
+                    changes.done();
+                    return Ok(());
+                }
+                Err(CommitError::Conflict { key }) if *key == *found.key.as_bytes() => {
+                    // Somebody else has it.
+                    changes.abandon();
+                    queue.front(super::front::Front::stale);
+                    return Ok(());
+                }
+                Err(error) => {
+                    attempts.again(error)?;
+                    changes.abandon();
+                }
+            }
+        }
+    }
+}
+
+/// Looks whether the job is still there to be taken.
+async fn find(
+    store: &dyn Store,
+    queue: &Arc<Queue>,
+    candidate: Candidate,
+    now: Timestamp,
+    changes: &mut Changes,
+) -> Result<Option<Found>, QueueError> {
+    let project = &queue.project;
+    match candidate {
+        Candidate::Waiting((due, id)) => {
+            let key = rows::due(&queue.name, due, id);
+            let Some(row) = store.get(project, key.as_bytes()).await? else { return Ok(None) };
+            let ticket = state::decode(key.as_bytes(), &row)?;
+            Ok(Some(Found { id, key, row, ticket }))
+        }
+        Candidate::Expired((_, id)) => {
+            let key = Row::Lease.key(&queue.name, id);
+            let Some(row) = store.get(project, key.as_bytes()).await? else { return Ok(None) };
+            let StoredLease { until, mut ticket, .. } = state::decode(key.as_bytes(), &row)?;
+            if until > now.0 {
+                let held: Timed = (Timestamp(until), id);
+                queue.front(|front| front.apply(Effect::Held(held)));
+                return Ok(None);
+            }
+            changes.effects.push(Effect::Free(id));
+            ticket.error = Some(EXPIRED.to_owned());
+            Ok(Some(Found { id, key, row, ticket }))
+        }
+    }
+}
+
+fn bounds(settings: &QueueSettings, claim: &Claim) -> Bounds {
+    Bounds {
+        max: claim.max.min(CLAIM_MAX),
+        concurrency: settings.concurrency,
+        rate_per_second: settings.rate_per_second,
+    }
+}
+
+fn is_unknown(error: &QueueError) -> bool {
+    matches!(error, QueueError::Commit(CommitError::Unknown { .. }))
+}
+
+/// Jobs that are being taken. Dropped before the end, nobody knows which were.
+struct Taking<'a> {
+    queue: &'a Queue,
+    candidates: Vec<Candidate>,
+    is_over: bool,
+}
+
+impl Taking<'_> {
+    fn over(&mut self, back: &[Candidate]) {
+        self.is_over = true;
+        self.queue.front(|front| front.took(self.candidates.len(), back));
+    }
+
+    fn give_back(&mut self) {
+        let back = std::mem::take(&mut self.candidates);
+        self.is_over = true;
+        self.queue.front(|front| front.took(back.len(), &back));
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.queue.front(|front| {
+                front.took(self.candidates.len(), &[]);
+                front.stale();
+            });
+        }
+    }
+}
