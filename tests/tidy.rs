@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wasmtime", &["host/src/plugin/"]),
     ("axum", &["host/src/http/", "host/src/cli/"]),
     ("StatusCode", &["host/src/http/", "host/src/cli/", "host/src/connector/"]),
-    ("reqwest", &["host/src/cli/", "host/src/connector/", "tests/"]),
+    ("reqwest", &["host/src/cli/", "host/src/egress/", "tests/"]),
     (
         "EmbeddedStore",
         &[

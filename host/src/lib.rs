@@ -11,6 +11,7 @@
 //! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
 //! | [`queue`] | jobs: leased, tried, tried again, done or dead |
+//! | [`egress`], [`secret`] | requests to addresses that users name; what is kept sealed |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
 //! | [`node`] | all of these, wired to a store |
 //! | [`config`] | flags, variables and file |
@@ -27,9 +28,11 @@ pub mod config;
 pub mod consume;
 pub mod decode;
 pub mod drain;
+pub mod egress;
 pub mod event;
 pub mod group;
 mod heavy;
+pub mod hooks;
 pub mod http;
 pub mod index;
 pub mod limit;
@@ -46,6 +49,7 @@ pub mod publish;
 pub mod queue;
 pub mod registry;
 pub mod retention;
+pub mod secret;
 pub mod slot;
 pub mod stage;
 mod state;

@@ -10,6 +10,7 @@ use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError};
 use crate::consume::Reader;
 use crate::drain::Drain;
+use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
@@ -20,12 +21,12 @@ use crate::publish::{Publisher, PublisherParts};
 use crate::queue::{Queues, QueuesParts};
 use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
+use crate::secret::Sealer;
 use crate::stage::BreakerConfig;
 use crate::state::PageRequest;
 use crate::stats::Rates;
 
 /// What a node needs to know beside its store.
-#[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// See [`Limits`].
     pub limits: Limits,
@@ -37,6 +38,10 @@ pub struct NodeConfig {
     pub plugins: PluginConfig,
     /// When a binding is paused.
     pub breaker: BreakerConfig,
+    /// What secrets are sealed with.
+    pub sealer: Sealer,
+    /// Sends to addresses that users name.
+    pub egress: Egress,
 }
 
 /// A running server, without its sockets.
@@ -47,6 +52,10 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// See [`Limits`].
     pub limits: Limits,
+    /// Seals what is to stay secret.
+    pub sealer: Arc<Sealer>,
+    /// The way out to addresses that users name.
+    pub egress: Arc<Egress>,
     /// Topics.
     pub catalog: Arc<Catalog>,
     /// Projects.
@@ -111,7 +120,7 @@ impl Node {
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, sealer, egress } = config;
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -164,6 +173,8 @@ impl Node {
             plugins,
             registry,
             pipelines,
+            sealer: Arc::new(sealer),
+            egress: Arc::new(egress),
             store,
             clock,
             limits,
@@ -254,12 +265,15 @@ mod tests {
 
     async fn open(store: &Arc<dyn Store>, admin_key: Option<&str>) -> (Node, Option<String>) {
         let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let egress = Egress::new(crate::egress::AllowList::default(), clock.clone()).unwrap();
         let config = NodeConfig {
             limits: Limits::default(),
             key_expiry: Duration::from_secs(60),
             admin_key: admin_key.map(ToOwned::to_owned),
             plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
             breaker: BreakerConfig::default(),
+            sealer: Sealer::from_text("a key of the tests").unwrap(),
+            egress,
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }

@@ -14,8 +14,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings};
 use crate::drain::Drain;
+use crate::egress::{Egress, EgressError};
 use crate::http::{self, App, ServerConfig, TlsError};
 use crate::node::{Node, NodeConfig, NodeError};
+use crate::secret::SecretKeyError;
 
 /// How often components that no plugin has are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -50,6 +52,12 @@ pub enum ServeError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Secrets cannot be sealed.
+    #[error(transparent)]
+    SecretKey(#[from] SecretKeyError),
+    /// Requests cannot be sent.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The address cannot be had.
     #[error("cannot listen on `{listen}`: {source}")]
     Listen {
@@ -78,13 +86,15 @@ impl Serve {
         let store = open_store(&config, Arc::clone(&clock)).await?;
         let (node, made_key) = Node::open(
             Arc::clone(&store),
-            clock,
+            Arc::clone(&clock),
             NodeConfig {
                 limits: config.limits,
                 key_expiry: config.idempotency_expiry,
                 admin_key: config.api_key.clone(),
                 plugins: config.plugin_config()?,
                 breaker: config.breaker(),
+                sealer: config.sealer()?,
+                egress: Egress::new(config.egress_allow.clone(), clock)?,
             },
         )
         .await?;

@@ -27,9 +27,11 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{App, router};
+use crate::egress::{AllowList, Egress};
 use crate::limit::Limits;
 use crate::node::{Node, NodeConfig};
 use crate::plugin::{Compiler, PluginConfig};
+use crate::secret::Sealer;
 use crate::stage::BreakerConfig;
 
 /// 2026-01-02T03:04:05.678Z.
@@ -85,12 +87,15 @@ impl Server {
             EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(folder.path().join("data")) };
         let as_clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let store = EmbeddedStore::open(config, Arc::clone(&as_clock)).unwrap();
+        let allow = AllowList::parse("127.0.0.1").unwrap();
         let config = NodeConfig {
             limits,
             key_expiry: Duration::from_secs(60),
             admin_key: Some(ADMIN.to_owned()),
             plugins: PluginConfig::new(folder.path().join("code"), Compiler::Here),
             breaker: BreakerConfig::default(),
+            sealer: Sealer::from_text("a key of the tests").unwrap(),
+            egress: Egress::new(allow, Arc::clone(&as_clock)).unwrap(),
         };
         let store: Arc<dyn Store> = Arc::new(store);
         let (node, _) = Node::open(store, as_clock, config).await.unwrap();
