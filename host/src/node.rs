@@ -8,6 +8,7 @@ use stream_storage::{Clock, ProjectName, Store, StoreError};
 use crate::auth::{KeyError, Keys};
 use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError};
+use crate::connector::{Connectors, ConnectorsParts};
 use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::egress::Egress;
@@ -70,6 +71,8 @@ pub struct Node {
     pub groups: Groups,
     /// Jobs.
     pub queues: Arc<Queues>,
+    /// What takes events to Worker, Hooks and Ledger.
+    pub connectors: Arc<Connectors>,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
     /// Plugins by name.
@@ -115,6 +118,7 @@ impl Node {
     /// # Errors
     ///
     /// The store could not be read, or written on a first start.
+    #[expect(clippy::too_many_lines, reason = "a list of parts")]
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -161,8 +165,23 @@ impl Node {
             projects: projects.clone(),
             drain: drain.clone(),
         };
+        let queues = Arc::new(Queues::new(queues, rand::make_rng()));
+        let (sealer, egress) = (Arc::new(sealer), Arc::new(egress));
+        let connectors = ConnectorsParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            reader: reader.clone(),
+            pipelines: pipelines.clone(),
+            queues: queues.clone(),
+            egress: egress.clone(),
+            sealer: sealer.clone(),
+            drain: drain.clone(),
+        };
         let node = Self {
-            queues: Arc::new(Queues::new(queues, rand::make_rng())),
+            connectors: Arc::new(Connectors::new(connectors)),
+            queues,
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
@@ -173,8 +192,8 @@ impl Node {
             plugins,
             registry,
             pipelines,
-            sealer: Arc::new(sealer),
-            egress: Arc::new(egress),
+            sealer,
+            egress,
             store,
             clock,
             limits,

@@ -119,6 +119,8 @@ impl Serve {
         };
         let queues = Arc::clone(&app.node().queues);
         let queues = tokio::spawn(async move { queues.run().await });
+        let connectors = Arc::clone(&app.node().connectors);
+        let connectors = tokio::spawn(async move { connectors.run().await });
         let sweep = {
             let app = Arc::clone(&app);
             tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
@@ -134,6 +136,7 @@ impl Serve {
         // A panic in it has been printed; the store is closed all the same.
         let _ = retention.await;
         let _ = groups.await;
+        let _ = connectors.await;
         let _ = queues.await;
         let _ = sweep.await;
         store.close().await;

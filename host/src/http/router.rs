@@ -11,8 +11,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, consume, events, groups, keys, lookups, members, meta, plugins, projects,
-    records, routes, schemas, subscribe, topics, transactions, trials,
+    App, bindings, connectors, consume, events, groups, keys, lookups, members, meta, plugins,
+    projects, records, routes, schemas, subscribe, topics, transactions, trials,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -98,6 +98,15 @@ routes! {
     get "/routes/{route}" => routes::get, "getRoute";
     put "/routes/{route}" => routes::put, "putRoute";
     delete "/routes/{route}" => routes::delete, "deleteRoute";
+    get "/connectors" => connectors::list, "listConnectors";
+    get "/connectors/{connector}" => connectors::get, "getConnector";
+    put "/connectors/{connector}" => connectors::put, "putConnector";
+    delete "/connectors/{connector}" => connectors::delete, "deleteConnector";
+    post "/connectors/{connector}/pause" => connectors::pause, "pauseConnector";
+    post "/connectors/{connector}/resume" => connectors::resume, "resumeConnector";
+    post "/connectors/{connector}/replay" => connectors::replay, "replayConnector";
+    get "/connectors/{connector}/dead-letters" => connectors::dead_letters, "listConnectorDeadLetters";
+    post "/connectors/{connector}/redrive" => connectors::redrive, "redriveConnector";
     get "/producers/{id}" => events::producer, "getProducer";
     get "/keys" => keys::list, "listKeys";
     post "/keys" => keys::create, "createKey";

@@ -4,6 +4,7 @@
 //! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
 //! whether the same request may succeed later.
 
+mod connector;
 mod group;
 mod stage;
 mod store;
@@ -22,6 +23,7 @@ use super::body::PROGRESS_BYTES;
 use crate::auth::{KeyError, Scope};
 use crate::budget::BudgetExhausted;
 use crate::catalog::CatalogError;
+use crate::connector::ConnectorError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
@@ -33,6 +35,7 @@ use crate::publish::PublishError;
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
+use connector::of_connector;
 use group::of_group;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
@@ -99,6 +102,8 @@ pub(crate) enum ApiError {
     Feed(#[from] FeedError),
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
@@ -274,6 +279,7 @@ fn of(error: &ApiError) -> Told {
         }
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
+        ApiError::Connector(error) => of_connector(error),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
         }

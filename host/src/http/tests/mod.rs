@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod connectors;
 mod consume;
 mod describe;
 mod groups;
