@@ -18,7 +18,7 @@ use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
 use crate::plugin::{PluginConfig, Plugins};
 use crate::project::{DEFAULT_PROJECT, ProjectError, Projects};
-use crate::publish::{Publisher, PublisherParts};
+use crate::publish::{DeadLetters, Publisher, PublisherParts};
 use crate::queue::{Queues, QueuesParts};
 use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
@@ -141,6 +141,7 @@ impl Node {
             schemas: Schemas::new(store.clone(), clock.clone()),
             breaker,
         }));
+        let dead_letters = Arc::new(DeadLetters::new(catalog.clone(), rates.clone()));
         let publisher = Publisher::new(PublisherParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -158,6 +159,7 @@ impl Node {
             clock: clock.clone(),
             catalog: catalog.clone(),
             reader: reader.clone(),
+            dead_letters: dead_letters.clone(),
         });
         let queues = QueuesParts {
             store: store.clone(),

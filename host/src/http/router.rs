@@ -72,6 +72,7 @@ routes! {
     post "/transactions" => transactions::run, "runTransaction";
     get "/groups" => groups::list, "listGroups";
     get "/groups/{group}" => groups::get, "getGroup";
+    put "/groups/{group}" => groups::put, "putGroup";
     delete "/groups/{group}" => groups::delete, "deleteGroup";
     post "/groups/{group}/reset" => groups::reset, "resetGroup";
     post "/groups/{group}/members" => members::join, "joinGroup";
@@ -80,6 +81,7 @@ routes! {
     get "/groups/{group}/members/{member}/records" => members::records, "readMemberRecords";
     get "/groups/{group}/members/{member}/subscribe" => subscribe::as_member, "subscribeAsMember";
     post "/groups/{group}/members/{member}/offsets" => members::commit, "commitMemberOffsets";
+    post "/groups/{group}/members/{member}/nack" => members::nack, "nackRecord";
     post "/events" => events::publish_by_type, "publishByType";
     get "/plugins" => plugins::list, "listPlugins";
     get "/plugins/{plugin}" => plugins::get, "getPlugin";
