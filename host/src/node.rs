@@ -165,6 +165,7 @@ impl Node {
             store: store.clone(),
             clock: clock.clone(),
             projects: projects.clone(),
+            dead_letters: dead_letters.clone(),
             drain: drain.clone(),
         };
         let queues = Arc::new(Queues::new(queues, rand::make_rng()));
@@ -177,6 +178,7 @@ impl Node {
             reader: reader.clone(),
             pipelines: pipelines.clone(),
             queues: queues.clone(),
+            dead_letters: dead_letters.clone(),
             egress: egress.clone(),
             sealer: sealer.clone(),
             drain: drain.clone(),

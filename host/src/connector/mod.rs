@@ -41,6 +41,7 @@ use crate::lock::lock;
 use crate::name::ConnectorName;
 use crate::pipeline::Pipelines;
 use crate::project::Projects;
+use crate::publish::DeadLetters;
 use crate::queue::Queues;
 use crate::secret::Sealer;
 use crate::state::{self, PageRequest};
@@ -93,6 +94,8 @@ pub struct ConnectorsParts {
     pub pipelines: Arc<Pipelines>,
     /// Jobs of this server, and requests to services elsewhere.
     pub queues: Arc<Queues>,
+    /// What plugins broke on.
+    pub dead_letters: Arc<DeadLetters>,
     /// The way out.
     pub egress: Arc<Egress>,
     /// Keeps secrets.

@@ -259,9 +259,13 @@ impl Runner {
         for part in found {
             self.move_on(&mut transaction, ready, part).await?;
         }
+        parts.dead_letters.add(&mut transaction, &sifted.letters()).await?;
         let added = ready.target.add(&mut transaction, &sifted.kept).await?;
         match parts.store.commit(transaction).await {
-            Ok(_) => added.done(),
+            Ok(receipt) => {
+                parts.dead_letters.count(&receipt);
+                added.done();
+            }
             // Nobody knows: what is stored does.
             Err(error @ CommitError::Unknown { .. }) => return Err(error.into()),
             Err(error) => {

@@ -15,7 +15,7 @@
 //! | `enqueue` | jobs go in |
 //! | `claim` | jobs are taken |
 //! | `finish` | jobs end, or come again |
-//! | `dead` | jobs that were given up; what is kept and for how long |
+//! | `dead`, `letter` | jobs that were given up; what is kept and for how long, and is told |
 //! | `view` | how queues and jobs stand |
 
 mod backoff;
@@ -26,6 +26,7 @@ mod error;
 mod finish;
 mod front;
 mod job;
+mod letter;
 mod live;
 mod rows;
 mod settings;
@@ -45,6 +46,7 @@ use crate::drain::Drain;
 use crate::lock::lock;
 use crate::name::QueueName;
 use crate::project::Projects;
+use crate::publish::DeadLetters;
 use crate::state::{self, Attempts, PageRequest};
 use front::Effect;
 use job::JobIds;
@@ -86,6 +88,8 @@ pub struct QueuesParts {
     pub clock: Arc<dyn Clock>,
     /// Whose jobs there are.
     pub projects: Arc<Projects>,
+    /// Where those that are given up are told of.
+    pub dead_letters: Arc<DeadLetters>,
     /// Ends waiting.
     pub drain: Drain,
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::group::of_dead_letter;
 use super::stage::{of_bound, of_pipeline};
 use super::store::{of_commit, of_store};
 use super::{
@@ -27,6 +28,7 @@ pub(super) fn of_connector(error: &ConnectorError) -> Told {
         ConnectorError::Partition(_) => of_field("partition"),
         ConnectorError::Consume(error) => of_consume(error),
         ConnectorError::Queue(error) => of_queue(error),
+        ConnectorError::DeadLetter(error) => of_dead_letter(error),
         ConnectorError::Commit(error) => of_commit(error),
         ConnectorError::Store(error) => of_store(error),
     }
@@ -39,7 +41,7 @@ fn of_queue(error: &QueueError) -> Told {
         QueueError::NoSuchJob { .. } => not_found("job-not-found"),
         QueueError::StaleLease { .. } => conflict("stale-lease"),
         QueueError::Settings(error) => of_field(error.field),
-        QueueError::Catalog(error) => of_catalog(error),
+        QueueError::DeadLetter(error) => of_dead_letter(error),
         QueueError::Commit(error) => of_commit(error),
         QueueError::Store(error) => of_store(error),
     }
