@@ -1,6 +1,7 @@
 //! What becomes of a job that somebody holds. Whoever ends one shows its lease: if the job was taken
 //! by another since, nothing is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::front::Effect;
 use super::job::{JobId, Lease, Retry};
 use super::letter::GivenUp;
 use super::live::{Changes, Queue};
+use super::metrics::Tally;
 use super::rows::{self, Dead, Done, Row, StoredLease, Ticket};
 use super::settings::bounded;
 use super::{QueueError, Queues};
@@ -145,20 +147,30 @@ impl Queues {
         name: &QueueName,
         ends: &[Finish],
     ) -> Result<Finished, QueueError> {
-        let store = self.parts.store.as_ref();
         let queue = self.queue(&transaction.project, name);
-        let settings = queue.settings(store).await?;
         let mut held = Vec::with_capacity(ends.len());
         for end in ends {
-            held.push(self.held(&queue, end).await?);
+            let found = self.held(&queue, end).await;
+            held.push((end, found.inspect_err(|error| self.count_refused(error))?));
         }
-        let keys = held.iter().filter_map(|held| held.stored.ticket.ties.key.as_deref());
+        self.end(transaction, &queue, held).await
+    }
+
+    /// Adds the ends of jobs that are held.
+    async fn end(
+        &self,
+        transaction: &mut Transaction,
+        queue: &Arc<Queue>,
+        held: Vec<(&Finish, Held)>,
+    ) -> Result<Finished, QueueError> {
+        let settings = queue.settings(self.parts.store.as_ref()).await?;
+        let keys = held.iter().filter_map(|(_, held)| held.stored.ticket.ties.key.as_deref());
         let keys = queue.hold_keys(keys).await;
-        let mut changes = Changes::new(Arc::clone(&queue), keys);
-        let mut fates = Vec::with_capacity(ends.len());
-        for (end, held) in ends.iter().zip(held) {
+        let mut changes = Changes::new(Arc::clone(queue), keys);
+        let mut fates = Vec::with_capacity(held.len());
+        for (end, held) in held {
             transaction.expect(held.key.clone(), held.expected);
-            let ending = Ending { queue: &queue, id: end.id, ticket: &held.stored.ticket };
+            let ending = Ending { queue, id: end.id, ticket: &held.stored.ticket };
             let fate = match &end.outcome {
                 Outcome::Extended { lease } => {
                     let lease = lease.unwrap_or(Duration::from_millis(settings.lease_ms));
@@ -171,6 +183,7 @@ impl Queues {
                 }
                 Outcome::Done { result } => {
                     self.complete(transaction, &mut changes, &ending, result.as_deref()).await?;
+                    changes.tally.completed += 1;
                     Fate::Done
                 }
                 Outcome::Failed { reason, retry } => {
@@ -179,6 +192,7 @@ impl Queues {
                         Some(delay) => {
                             let mut ticket = held.stored.ticket.clone();
                             ticket.error = Some(cut(reason));
+                            changes.tally.failed += 1;
                             self.again(transaction, &mut changes, &ending, (delay, ticket))
                         }
                         None => {
@@ -230,6 +244,65 @@ impl Queues {
                     attempts.again(error)?;
                 }
             }
+        }
+    }
+
+    /// Ends jobs in a transaction of their own, each job given once: those whose leases are current.
+    /// Returns what became of each, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read or written. That a job is finished, or its lease not current, is
+    /// told of that job.
+    pub async fn finish_each(
+        &self,
+        project: &ProjectName,
+        name: &QueueName,
+        ends: &[Finish],
+    ) -> Result<Vec<Result<Fate, QueueError>>, QueueError> {
+        let queue = self.queue(project, name);
+        let mut attempts = Attempts::default();
+        loop {
+            let (mut held, mut refused) = (Vec::with_capacity(ends.len()), BTreeMap::new());
+            for (place, end) in ends.iter().enumerate() {
+                match self.held(&queue, end).await {
+                    Ok(found) => held.push((end, found)),
+                    Err(error @ (QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. })) => {
+                        drop(refused.insert(place, error))
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let mut transaction = Transaction::new(project.clone());
+            let finished = self.end(&mut transaction, &queue, held).await?;
+            let committed = match transaction.state.is_empty() {
+                true => Ok(()),
+                false => self.parts.store.commit(transaction).await.map(drop),
+            };
+            match committed {
+                Ok(()) => {
+                    refused.values().for_each(|error| self.count_refused(error));
+                    let mut fates = finished.fates().to_vec().into_iter();
+                    finished.done();
+                    let of = |place| match refused.remove(&place) {
+                        Some(error) => Some(Err(error)),
+                        None => fates.next().map(Ok),
+                    };
+                    return Ok((0..ends.len()).filter_map(of).collect());
+                }
+                Err(error @ CommitError::Unknown { .. }) => return Err(error.into()),
+                Err(error) => {
+                    finished.abandon();
+                    attempts.again(error)?;
+                }
+            }
+        }
+    }
+
+    /// Counts who came too late.
+    fn count_refused(&self, error: &QueueError) {
+        if matches!(error, QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. }) {
+            self.counters.add(Tally { stale: 1, ..Tally::default() });
         }
     }
 
@@ -329,6 +402,7 @@ impl Queues {
         }
         let dead = Dead { at, attempts, lease, reason };
         transaction.put(Row::Dead.key(&queue.name, *id), state::encode(&dead));
+        changes.tally.dead += 1;
         self.untie(transaction, changes, ending).await
     }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::group::of_dead_letter;
+use super::queue::of_queue;
 use super::stage::{of_bound, of_pipeline};
 use super::store::{of_commit, of_store};
 use super::{
@@ -10,7 +11,6 @@ use super::{
 };
 use crate::connector::ConnectorError;
 use crate::egress::EgressError;
-use crate::queue::QueueError;
 
 pub(super) fn of_connector(error: &ConnectorError) -> Told {
     match error {
@@ -31,19 +31,6 @@ pub(super) fn of_connector(error: &ConnectorError) -> Told {
         ConnectorError::DeadLetter(error) => of_dead_letter(error),
         ConnectorError::Commit(error) => of_commit(error),
         ConnectorError::Store(error) => of_store(error),
-    }
-}
-
-fn of_queue(error: &QueueError) -> Told {
-    match error {
-        QueueError::NotFound { .. } => not_found("queue-not-found"),
-        QueueError::Reserved { .. } => of_field("queue"),
-        QueueError::NoSuchJob { .. } => not_found("job-not-found"),
-        QueueError::StaleLease { .. } => conflict("stale-lease"),
-        QueueError::Settings(error) => of_field(error.field),
-        QueueError::DeadLetter(error) => of_dead_letter(error),
-        QueueError::Commit(error) => of_commit(error),
-        QueueError::Store(error) => of_store(error),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod connector;
 mod group;
+mod queue;
 mod stage;
 mod store;
 
@@ -32,11 +33,13 @@ use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
 use crate::project::ProjectError;
 use crate::publish::PublishError;
+use crate::queue::{InvalidJobId, QueueError};
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
 use connector::of_connector;
 use group::of_group;
+use queue::of_queue;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
 
@@ -104,6 +107,10 @@ pub(crate) enum ApiError {
     Group(#[from] GroupError),
     #[error(transparent)]
     Connector(#[from] ConnectorError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    JobId(#[from] InvalidJobId),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
@@ -192,7 +199,7 @@ impl Told {
 
 /// The code of a field's error is `invalid-` and its name.
 pub(super) fn of_field(field: &str) -> Told {
-    let word = field.to_ascii_lowercase().replace('_', "-");
+    let word = field.to_ascii_lowercase().replace(['_', '.'], "-");
     Told::new(StatusCode::BAD_REQUEST, format!("invalid-{word}")).with(json!({ "field": field }))
 }
 
@@ -280,6 +287,8 @@ fn of(error: &ApiError) -> Told {
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
         ApiError::Connector(error) => of_connector(error),
+        ApiError::Queue(error) => of_queue(error),
+        ApiError::JobId(_) => of_field("id"),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
         }
