@@ -11,6 +11,7 @@
 //! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
 //! | [`queue`] | jobs: leased, tried, tried again, done or dead |
+//! | [`ledger`] | events as entries of a Merkle tree that anybody can verify |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
 //! | [`node`] | all of these, wired to a store |
 //! | [`config`] | flags, variables and file |
@@ -32,6 +33,7 @@ pub mod group;
 mod heavy;
 pub mod http;
 pub mod index;
+pub mod ledger;
 pub mod limit;
 pub mod live;
 mod lock;

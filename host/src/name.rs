@@ -109,6 +109,11 @@ short_name! {
     RouteName, "route", |name| name != "." && name != ".."
 }
 
+short_name! {
+    /// A ledger: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    LedgerName, "ledger", |name| name != "." && name != ".."
+}
+
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }

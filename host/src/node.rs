@@ -11,6 +11,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::group::{Groups, GroupsParts};
+use crate::ledger::{Ledgers, LedgersConfig};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
@@ -24,7 +25,7 @@ use crate::state::PageRequest;
 use crate::stats::Rates;
 
 /// What a node needs to know beside its store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NodeConfig {
     /// See [`Limits`].
     pub limits: Limits,
@@ -36,6 +37,8 @@ pub struct NodeConfig {
     pub plugins: PluginConfig,
     /// When a binding is paused.
     pub breaker: BreakerConfig,
+    /// Where ledgers are written to.
+    pub ledgers: LedgersConfig,
 }
 
 /// A running server, without its sockets.
@@ -58,6 +61,8 @@ pub struct Node {
     pub reader: Arc<Reader>,
     /// Who reads together, and how far they have come.
     pub groups: Groups,
+    /// Ledgers.
+    pub ledgers: Arc<Ledgers>,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
     /// Plugins by name.
@@ -108,7 +113,7 @@ impl Node {
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers } = config;
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -143,10 +148,12 @@ impl Node {
             catalog: catalog.clone(),
             reader: reader.clone(),
         });
+        let ledgers = Ledgers::new(store.clone(), clock.clone(), projects.clone(), ledgers);
         let node = Self {
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
+            ledgers: Arc::new(ledgers),
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             // A packed upload is held beside what it unpacks to.
@@ -245,6 +252,7 @@ mod tests {
             admin_key: admin_key.map(ToOwned::to_owned),
             plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }

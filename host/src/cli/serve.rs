@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Config, ConfigError, LogFormat, Settings};
 use crate::drain::Drain;
 use crate::http::{self, App, ServerConfig, TlsError};
+use crate::ledger::{LedgersConfig, ObjectsError, Unsealed};
 use crate::node::{Node, NodeConfig, NodeError};
 
 /// How often components that no plugin has are looked for.
@@ -47,6 +48,9 @@ pub enum ServeError {
     /// The store does not hold what a server needs.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The ledgers' store cannot be used.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -85,6 +89,11 @@ impl Serve {
                 admin_key: config.api_key.clone(),
                 plugins: config.plugin_config()?,
                 breaker: config.breaker(),
+                ledgers: LedgersConfig {
+                    objects: config.ledger_objects()?,
+                    origin: config.ledger_origin.clone(),
+                    sealer: Arc::new(Unsealed),
+                },
             },
         )
         .await?;
@@ -107,6 +116,10 @@ impl Serve {
             let (app, drain) = (Arc::clone(&app), drain.clone());
             tokio::spawn(async move { app.node().groups.run(drain).await })
         };
+        let ledgers = {
+            let ledgers = Arc::clone(&app.node().ledgers);
+            tokio::spawn(ledgers.run(drain.clone()))
+        };
         let sweep = {
             let app = Arc::clone(&app);
             tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
@@ -122,6 +135,7 @@ impl Serve {
         // A panic in it has been printed; the store is closed all the same.
         let _ = retention.await;
         let _ = groups.await;
+        let _ = ledgers.await;
         let _ = sweep.await;
         store.close().await;
         tracing::info!("stopped");

@@ -27,6 +27,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{App, router};
+use crate::ledger::LedgersConfig;
 use crate::limit::Limits;
 use crate::node::{Node, NodeConfig};
 use crate::plugin::{Compiler, PluginConfig};
@@ -91,6 +92,7 @@ impl Server {
             admin_key: Some(ADMIN.to_owned()),
             plugins: PluginConfig::new(folder.path().join("code"), Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
         };
         let store: Arc<dyn Store> = Arc::new(store);
         let (node, _) = Node::open(store, as_clock, config).await.unwrap();
