@@ -179,6 +179,13 @@ impl Client {
         Self { retry_for, ..self }
     }
 
+    /// A client of another address; the key goes along only to the same server.
+    pub(super) fn at(&self, url: Url) -> Result<Self, CliError> {
+        let key = self.key.clone().filter(|_| url.origin() == self.url.origin());
+        let (ca_cert, project) = (self.ca_cert.clone(), self.project.clone());
+        Self::new(ClientOptions { url, key, project, json: false, ca_cert })
+    }
+
     /// A request in the project, at a path of these parts.
     pub(super) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let parts: Vec<&str> =

@@ -61,9 +61,7 @@ use std::sync::{Arc, RwLock};
 
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
-use stream_storage::{
-    Clock, CommitError, Expected, ProjectName, Store, StoreError, Transaction,
-};
+use stream_storage::{Clock, CommitError, Expected, ProjectName, Store, StoreError, Transaction};
 
 use crate::lock::{read, write};
 use crate::name::{LedgerName, TopicName};
