@@ -13,13 +13,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("object_store", &["host/src/ledger/"]),
     ("axum", &["host/src/http/", "host/src/cli/"]),
     ("StatusCode", &["host/src/http/", "host/src/cli/", "host/src/connector/"]),
-    ("reqwest", &["host/src/cli/", "host/src/connector/", "tests/"]),
+    ("reqwest", &["host/src/cli/", "host/src/egress/", "tests/"]),
     (
         "EmbeddedStore",
         &[
             "storage/",
             "host/src/cli/serve",
             "host/src/http/tests/",
+            "host/src/queue/tests",
             "host/src/registry/tests",
             "host/src/ledger/tests/",
             "host/benches/",

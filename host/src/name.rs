@@ -1,4 +1,4 @@
-//! Names that clients give: topics, groups, plugins and routes.
+//! Names that clients give: topics, groups, plugins, routes and queues.
 //!
 //! Owns the rules and nothing else: whether a topic exists or may be written is decided elsewhere.
 
@@ -112,6 +112,24 @@ short_name! {
 short_name! {
     /// A ledger: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
     LedgerName, "ledger", |name| name != "." && name != ".."
+}
+
+short_name! {
+    /// A connector: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    ConnectorName, "connector", |name| name != "." && name != ".."
+}
+
+short_name! {
+    /// A delivery queue: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can
+    /// hold. Names that start with `_` are the server's own.
+    QueueName, "queue", |name| name != "." && name != ".."
+}
+
+impl QueueName {
+    /// Whether only the server may put jobs in it.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('_')
+    }
 }
 
 fn is_name_byte(byte: u8) -> bool {

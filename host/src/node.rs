@@ -8,24 +8,27 @@ use stream_storage::{Clock, ProjectName, Store, StoreError};
 use crate::auth::{KeyError, Keys};
 use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError};
+use crate::connector::{Connectors, ConnectorsParts};
 use crate::consume::Reader;
 use crate::drain::Drain;
+use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
-use crate::ledger::{Ledgers, LedgersConfig};
+use crate::ledger::{Ledgers, LedgersConfig, LedgersParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
 use crate::plugin::{PluginConfig, Plugins};
 use crate::project::{DEFAULT_PROJECT, ProjectError, Projects};
-use crate::publish::{Publisher, PublisherParts};
+use crate::publish::{DeadLetters, Publisher, PublisherParts};
+use crate::queue::{Queues, QueuesParts};
 use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
+use crate::secret::Sealer;
 use crate::stage::BreakerConfig;
 use crate::state::PageRequest;
 use crate::stats::Rates;
 
 /// What a node needs to know beside its store.
-#[derive(Clone)]
 pub struct NodeConfig {
     /// See [`Limits`].
     pub limits: Limits,
@@ -39,6 +42,10 @@ pub struct NodeConfig {
     pub breaker: BreakerConfig,
     /// Where ledgers are written to.
     pub ledgers: LedgersConfig,
+    /// What secrets are sealed with.
+    pub sealer: Sealer,
+    /// Sends to addresses that users name.
+    pub egress: Egress,
 }
 
 /// A running server, without its sockets.
@@ -49,6 +56,10 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// See [`Limits`].
     pub limits: Limits,
+    /// Seals what is to stay secret.
+    pub sealer: Arc<Sealer>,
+    /// The way out to addresses that users name.
+    pub egress: Arc<Egress>,
     /// Topics.
     pub catalog: Arc<Catalog>,
     /// Projects.
@@ -63,6 +74,10 @@ pub struct Node {
     pub groups: Groups,
     /// Ledgers.
     pub ledgers: Arc<Ledgers>,
+    /// Jobs.
+    pub queues: Arc<Queues>,
+    /// What takes events to Worker, Hooks and Ledger.
+    pub connectors: Arc<Connectors>,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
     /// Plugins by name.
@@ -108,12 +123,14 @@ impl Node {
     /// # Errors
     ///
     /// The store could not be read, or written on a first start.
+    #[expect(clippy::too_many_lines, reason = "a list of parts")]
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers, .. } = config;
+        let (sealer, egress) = (Arc::new(config.sealer), Arc::new(config.egress));
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -130,6 +147,7 @@ impl Node {
             schemas: Schemas::new(store.clone(), clock.clone()),
             breaker,
         }));
+        let dead_letters = Arc::new(DeadLetters::new(catalog.clone(), rates.clone()));
         let publisher = Publisher::new(PublisherParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -147,13 +165,43 @@ impl Node {
             clock: clock.clone(),
             catalog: catalog.clone(),
             reader: reader.clone(),
+            dead_letters: dead_letters.clone(),
         });
-        let ledgers = Ledgers::new(store.clone(), clock.clone(), projects.clone(), ledgers);
+        let ledgers = Arc::new(Ledgers::new(LedgersParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            projects: projects.clone(),
+            sealer: sealer.clone(),
+            config: ledgers,
+        }));
+        let queues = QueuesParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            projects: projects.clone(),
+            dead_letters: dead_letters.clone(),
+            drain: drain.clone(),
+        };
+        let queues = Arc::new(Queues::new(queues, rand::make_rng()));
+        let connectors = ConnectorsParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            reader: reader.clone(),
+            pipelines: pipelines.clone(),
+            queues: queues.clone(),
+            dead_letters: dead_letters.clone(),
+            egress: egress.clone(),
+            sealer: sealer.clone(),
+            drain: drain.clone(),
+        };
         let node = Self {
+            connectors: Arc::new(Connectors::new(connectors)),
+            queues,
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
-            ledgers: Arc::new(ledgers),
+            ledgers,
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             // A packed upload is held beside what it unpacks to.
@@ -161,6 +209,8 @@ impl Node {
             plugins,
             registry,
             pipelines,
+            sealer,
+            egress,
             store,
             clock,
             limits,
@@ -171,16 +221,21 @@ impl Node {
             rates,
             drain,
         };
-        node.projects.ensure(&default_project()).await?;
-        let made = match admin_key {
-            Some(key) => {
-                node.keys.ensure_admin(&key).await?;
-                None
-            }
-            None if node.keys.is_empty() => Some(node.keys.create_admin().await?),
-            None => None,
-        };
+        let made = node.first_start(admin_key).await?;
         Ok((node, made))
+    }
+
+    /// Makes the project `default` and an admin key, if there are none.
+    async fn first_start(&self, admin_key: Option<String>) -> Result<Option<String>, NodeError> {
+        self.projects.ensure(&default_project()).await?;
+        match admin_key {
+            Some(key) => {
+                self.keys.ensure_admin(&key).await?;
+                Ok(None)
+            }
+            None if self.keys.is_empty() => Ok(Some(self.keys.create_admin().await?)),
+            None => Ok(None),
+        }
     }
 
     /// Deletes a topic and all that is kept about it. Durable on return; disk space comes back
@@ -246,6 +301,7 @@ mod tests {
 
     async fn open(store: &Arc<dyn Store>, admin_key: Option<&str>) -> (Node, Option<String>) {
         let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let egress = Egress::new(crate::egress::AllowList::default(), clock.clone()).unwrap();
         let config = NodeConfig {
             limits: Limits::default(),
             key_expiry: Duration::from_secs(60),
@@ -253,6 +309,8 @@ mod tests {
             plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
             breaker: BreakerConfig::default(),
             ledgers: LedgersConfig::for_tests(),
+            sealer: Sealer::from_text("a key of the tests").unwrap(),
+            egress,
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use signed_note::{Note, StandardVerifier, VerifierList};
 use stream_host::drain::Drain;
 use stream_host::ledger::{
-    LedgerEntry, Ledgers, LedgersConfig, Objects, Source, Unsealed, Wanted, entry,
+    LedgerEntry, Ledgers, LedgersConfig, LedgersParts, Objects, Source, Wanted, entry,
 };
 use stream_host::name::{LedgerName, TopicName};
 use stream_host::project::Projects;
+use stream_host::secret::Sealer;
 use stream_host::slot::Slot;
 use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
 use stream_storage::{
@@ -62,9 +63,10 @@ async fn fill(data: &Path, sizes: &[u64]) {
     let config = LedgersConfig {
         objects: Objects::open_folder(&data.join("ledgers")).unwrap(),
         origin: Some("ledgers.example.com".to_owned()),
-        sealer: Arc::new(Unsealed),
     };
-    let ledgers = Arc::new(Ledgers::new(store.clone(), clock, projects, config));
+    let sealer = Arc::new(Sealer::open(data).unwrap());
+    let parts = LedgersParts { store: store.clone(), clock, projects, sealer, config };
+    let ledgers = Arc::new(Ledgers::new(parts));
     let drain = Drain::default();
     let running = tokio::spawn(ledgers.clone().run(drain.clone()));
     let mut next = 0;

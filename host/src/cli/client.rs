@@ -249,10 +249,7 @@ impl Client {
         let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let request = match &after {
-                Some(after) => request().query(&[("after", after)]),
-                None => request(),
-            };
+            let request = request().query(&after.as_ref().map(|after| [("after", after)]));
             let mut page = self.json(request).await?;
             if let Some(Value::Array(page)) = page.get_mut(name) {
                 items.append(page);

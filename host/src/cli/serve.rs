@@ -14,9 +14,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings};
 use crate::drain::Drain;
+use crate::egress::{Egress, EgressError};
 use crate::http::{self, App, ServerConfig, TlsError};
-use crate::ledger::{LedgersConfig, ObjectsError, Unsealed};
+use crate::ledger::{LedgersConfig, ObjectsError};
 use crate::node::{Node, NodeConfig, NodeError};
+use crate::secret::SecretKeyError;
 
 /// How often components that no plugin has are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -54,6 +56,12 @@ pub enum ServeError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Secrets cannot be sealed.
+    #[error(transparent)]
+    SecretKey(#[from] SecretKeyError),
+    /// Requests cannot be sent.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The address cannot be had.
     #[error("cannot listen on `{listen}`: {source}")]
     Listen {
@@ -80,23 +88,8 @@ impl Serve {
         let tls = config.tls.as_ref().map(http::load_tls).transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = open_store(&config, Arc::clone(&clock)).await?;
-        let (node, made_key) = Node::open(
-            Arc::clone(&store),
-            clock,
-            NodeConfig {
-                limits: config.limits,
-                key_expiry: config.idempotency_expiry,
-                admin_key: config.api_key.clone(),
-                plugins: config.plugin_config()?,
-                breaker: config.breaker(),
-                ledgers: LedgersConfig {
-                    objects: config.ledger_objects()?,
-                    origin: config.ledger_origin.clone(),
-                    sealer: Arc::new(Unsealed),
-                },
-            },
-        )
-        .await?;
+        let node_config = node_config(&config, Arc::clone(&clock))?;
+        let (node, made_key) = Node::open(Arc::clone(&store), clock, node_config).await?;
         let drain = node.drain.clone();
         let app = App::new(node, config.body_timeout);
         let listen = config.listen;
@@ -116,6 +109,10 @@ impl Serve {
             let (app, drain) = (Arc::clone(&app), drain.clone());
             tokio::spawn(async move { app.node().groups.run(drain).await })
         };
+        let queues = Arc::clone(&app.node().queues);
+        let queues = tokio::spawn(async move { queues.run().await });
+        let connectors = Arc::clone(&app.node().connectors);
+        let connectors = tokio::spawn(async move { connectors.run().await });
         let ledgers = {
             let ledgers = Arc::clone(&app.node().ledgers);
             tokio::spawn(ledgers.run(drain.clone()))
@@ -135,12 +132,30 @@ impl Serve {
         // A panic in it has been printed; the store is closed all the same.
         let _ = retention.await;
         let _ = groups.await;
+        let _ = connectors.await;
+        let _ = queues.await;
         let _ = ledgers.await;
         let _ = sweep.await;
         store.close().await;
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+fn node_config(config: &Config, clock: Arc<dyn Clock>) -> Result<NodeConfig, ServeError> {
+    Ok(NodeConfig {
+        limits: config.limits,
+        key_expiry: config.idempotency_expiry,
+        admin_key: config.api_key.clone(),
+        plugins: config.plugin_config()?,
+        breaker: config.breaker(),
+        sealer: config.sealer()?,
+        egress: Egress::new(config.egress_allow.clone(), clock)?,
+        ledgers: LedgersConfig {
+            objects: config.ledger_objects()?,
+            origin: config.ledger_origin.clone(),
+        },
+    })
 }
 
 fn init_log(config: &Config) -> Result<(), ServeError> {

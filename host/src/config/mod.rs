@@ -12,10 +12,12 @@ use std::time::Duration;
 use http::HeaderValue;
 use stream_storage::embedded::EmbeddedConfig;
 
+use crate::egress::AllowList;
 use crate::http::{Timeouts, TlsFiles};
 use crate::ledger::{Objects, ObjectsError};
 use crate::limit::Limits;
 use crate::plugin::{CompileLimits, Compiler, PluginConfig};
+use crate::secret::{KEY_CHARS_MIN, Sealer, SecretKeyError};
 use crate::stage::BreakerConfig;
 
 pub use settings::{LogFormat, Settings};
@@ -49,6 +51,11 @@ pub struct Config {
     pub cors_origins: Vec<HeaderValue>,
     /// A key that opens everything.
     pub api_key: Option<String>,
+    /// What the key is drawn from that secrets are sealed with; a file of the store's folder if
+    /// `None`.
+    pub secret_key: Option<String>,
+    /// Addresses that may be sent to although they are not public.
+    pub egress_allow: AllowList,
     /// Start although synced data is missing.
     pub accept_loss: bool,
     /// Bytes kept free on the disk; as the store has it if `None`.
@@ -171,6 +178,8 @@ impl Settings {
             tls,
             cors_origins: origins(&self.cors_origin)?,
             api_key: api_key(self.api_key)?,
+            secret_key: secret_key(self.secret_key)?,
+            egress_allow: egress_allow(&self.egress_allow)?,
             accept_loss: self.accept_loss.unwrap_or(false),
             reserve_bytes: self.reserve_bytes,
             cache_bytes: self.cache_bytes,
@@ -287,6 +296,18 @@ impl Config {
         })
     }
 
+    /// What secrets are sealed with.
+    ///
+    /// # Errors
+    ///
+    /// The key's file cannot be used.
+    pub fn sealer(&self) -> Result<Sealer, SecretKeyError> {
+        match &self.secret_key {
+            Some(key) => Sealer::from_text(key),
+            None => Sealer::open(&self.data),
+        }
+    }
+
     /// Where ledgers are written to.
     ///
     /// # Errors
@@ -345,6 +366,19 @@ fn api_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
         return Err(ConfigError::Value { name: "api_key", expected: "at least 16 characters" });
     }
     Ok(key)
+}
+
+fn secret_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
+    if key.as_ref().is_some_and(|key| key.trim().chars().count() < KEY_CHARS_MIN) {
+        return Err(ConfigError::Value { name: "secret_key", expected: "at least 32 characters" });
+    }
+    Ok(key)
+}
+
+fn egress_allow(ranges: &[String]) -> Result<AllowList, ConfigError> {
+    let expected = "ranges such as `127.0.0.0/8` or `::1`";
+    AllowList::parse(&ranges.join(","))
+        .map_err(|_| ConfigError::Value { name: "egress_allow", expected })
 }
 
 fn ledger_origin(origin: Option<String>) -> Result<Option<String>, ConfigError> {
@@ -433,6 +467,8 @@ mod tests {
             ("api_key = \"sk_short-key-15\"", "api_key"),
             ("ledger_origin = \"https://a.b\"", "ledger_origin"),
             ("ledger_origin = \"a b\"", "ledger_origin"),
+            ("secret_key = \"a text of only thirty-one chars\"", "secret_key"),
+            ("egress_allow = [\"10.0.0.0/8\", \"10.0.0.1/8\"]", "egress_allow"),
         ];
         for (text, name) in cases {
             let error = settings(text).config().unwrap_err().to_string();

@@ -41,6 +41,17 @@ pub struct Settings {
     #[arg(long, env = "STREAM_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<String>,
 
+    /// A text of at least 32 characters, from which the key is drawn that the secrets of endpoints and
+    /// connectors are sealed with [default: the file `secret.key` in the data folder, made if it is
+    /// not there]
+    #[arg(long, env = "STREAM_SECRET_KEY", hide_env_values = true, value_name = "KEY")]
+    pub secret_key: Option<String>,
+
+    /// Ranges of addresses to which webhooks and connectors may send although they are not public,
+    /// such as `127.0.0.0/8,::1`; may be given more than once [default: none]
+    #[arg(long, env = "STREAM_EGRESS_ALLOW", value_name = "CIDR", value_delimiter = ',')]
+    pub egress_allow: Vec<String>,
+
     /// Start although synced data is missing, giving it up
     #[arg(long, env = "STREAM_ACCEPT_LOSS", num_args = 0..=1, default_missing_value = "true")]
     pub accept_loss: Option<bool>,
@@ -195,15 +206,16 @@ impl Settings {
     /// These settings, and where they say nothing, those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let is_silent = self.cors_origin.is_empty();
         Self {
             listen: self.listen.or(other.listen),
             data: self.data.or(other.data),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
             insecure_http: self.insecure_http.or(other.insecure_http),
-            cors_origin: if is_silent { other.cors_origin } else { self.cors_origin },
+            cors_origin: or_list(self.cors_origin, other.cors_origin),
             api_key: self.api_key.or(other.api_key),
+            secret_key: self.secret_key.or(other.secret_key),
+            egress_allow: or_list(self.egress_allow, other.egress_allow),
             accept_loss: self.accept_loss.or(other.accept_loss),
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
             cache_bytes: self.cache_bytes.or(other.cache_bytes),
@@ -235,6 +247,10 @@ impl Settings {
             log_format: self.log_format.or(other.log_format),
         }
     }
+}
+
+fn or_list(list: Vec<String>, other: Vec<String>) -> Vec<String> {
+    if list.is_empty() { other } else { list }
 }
 
 /// A duration in the file: a text such as `30s`.

@@ -4,9 +4,9 @@ use stream_storage::{CommitError, StoreError};
 
 use super::note::NoteError;
 use super::objects::ObjectsError;
-use super::seal::SealError;
 use super::tree::TreeError;
 use crate::name::LedgerName;
+use crate::secret::SealError;
 
 /// Why a call to a ledger fails.
 #[derive(Debug, thiserror::Error)]

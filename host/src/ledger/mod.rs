@@ -14,7 +14,6 @@
 //! | `objects`, [`tree`] | files: written durably; read as a tree |
 //! | `read` | what is served: status, files, receipts, consistency |
 //! | [`verify`] | a whole ledger, checked from its files alone |
-//! | `seal` | how private keys are kept |
 //!
 //! # In two steps
 //!
@@ -46,7 +45,6 @@ mod read;
 pub mod receipt;
 mod rows;
 mod run;
-mod seal;
 mod sequence;
 pub mod tile;
 pub mod tree;
@@ -66,6 +64,7 @@ use stream_storage::{Clock, CommitError, Expected, ProjectName, Store, StoreErro
 use crate::lock::{read, write};
 use crate::name::{LedgerName, TopicName};
 use crate::project::Projects;
+use crate::secret::{SealError, Sealer, Secret};
 use crate::slot::Slot;
 use crate::state;
 
@@ -75,7 +74,6 @@ pub use note::{NoteError, VerifierKey};
 pub use objects::{Objects, ObjectsError};
 pub use read::{Consistency, LedgerStatus, Wanted};
 pub use receipt::{Receipt, ReceiptError};
-pub use seal::{SealError, Sealer, Unsealed};
 pub use sequence::{Appending, BYTES_MAX, ENTRIES_MAX, LedgerEntry};
 pub use tile::Tile;
 pub use tree::Files;
@@ -104,15 +102,27 @@ pub struct LedgersConfig {
     /// What the origins of new ledgers begin with: a host and a path, as in `ledgers.example.com`. A
     /// random name a ledger if `None`.
     pub origin: Option<String>,
+}
+
+/// What the ledgers work with.
+pub struct LedgersParts {
+    /// Where entries are sequenced.
+    pub store: Arc<dyn Store>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Whose ledgers there may be.
+    pub projects: Arc<Projects>,
     /// Seals private keys.
-    pub sealer: Arc<dyn Sealer>,
+    pub sealer: Arc<Sealer>,
+    /// Where ledgers are written to.
+    pub config: LedgersConfig,
 }
 
 #[cfg(test)]
 impl LedgersConfig {
-    /// In memory, and with keys in the clear.
+    /// In memory.
     pub(crate) fn for_tests() -> Self {
-        Self { objects: Objects::in_memory(), origin: None, sealer: Arc::new(Unsealed) }
+        Self { objects: Objects::in_memory(), origin: None }
     }
 }
 
@@ -134,6 +144,7 @@ pub struct Ledgers {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     projects: Arc<Projects>,
+    sealer: Arc<Sealer>,
     config: LedgersConfig,
     opened: RwLock<HashMap<Key, Arc<Opened>>>,
     wake: Arc<Wake>,
@@ -142,15 +153,11 @@ pub struct Ledgers {
 
 impl Ledgers {
     /// Reads nothing yet.
-    pub fn new(
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        projects: Arc<Projects>,
-        config: LedgersConfig,
-    ) -> Self {
+    pub fn new(parts: LedgersParts) -> Self {
+        let LedgersParts { store, clock, projects, sealer, config } = parts;
         let opened = RwLock::default();
         let (wake, health) = (Arc::default(), HealthOf::default());
-        Self { store, clock, projects, config, opened, wake, health }
+        Self { store, clock, projects, sealer, config, opened, wake, health }
     }
 
     /// Makes the ledger, with a key of its own, if it does not exist. Durable on return.
@@ -183,10 +190,10 @@ impl Ledgers {
         let random = || format!("stream-{:016x}", rand::random::<u64>());
         let prefix = self.config.origin.clone().unwrap_or_else(random);
         let origin = format!("{prefix}/projects/{project}/ledgers/{ledger}");
-        let no_key = || SealError("the system has no randomness for a key".to_owned());
-        let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_key())?;
-        let signer = Signer::new(&origin, private.as_ref()).map_err(LedgerError::Key)?;
-        let sealed = self.config.sealer.seal(&context(key), private.as_ref())?;
+        let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
+        let private = Secret::new(private.map_err(|_| SealError::System)?.as_ref().to_vec());
+        let signer = Signer::new(&origin, private.expose()).map_err(LedgerError::Key)?;
+        let sealed = self.sealer.seal(&context(key), &private)?;
         Ok(StoredLedger {
             origin,
             vkey: signer.verifier().to_string(),
@@ -207,8 +214,8 @@ impl Ledgers {
         let damaged = |reason: &str| StoreError::Corrupt {
             reason: format!("state key `{row_key}`: {reason}"),
         };
-        let private = self.config.sealer.open(&context(key), &stored.sealed_key)?;
-        let signer = Signer::new(&stored.origin, &private).map_err(LedgerError::Key)?;
+        let private = self.sealer.open_sealed(&context(key), &stored.sealed_key)?;
+        let signer = Signer::new(&stored.origin, private.expose()).map_err(LedgerError::Key)?;
         if signer.verifier().to_string() != stored.vkey {
             return Err(damaged("the two keys are of no pair").into());
         }

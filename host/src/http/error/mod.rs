@@ -4,8 +4,10 @@
 //! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
 //! whether the same request may succeed later.
 
+mod connector;
 mod group;
 mod ledger;
+mod queue;
 mod stage;
 mod store;
 
@@ -23,6 +25,7 @@ use super::body::PROGRESS_BYTES;
 use crate::auth::{KeyError, Scope};
 use crate::budget::BudgetExhausted;
 use crate::catalog::CatalogError;
+use crate::connector::ConnectorError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
@@ -32,11 +35,14 @@ use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
 use crate::project::ProjectError;
 use crate::publish::PublishError;
+use crate::queue::{InvalidJobId, QueueError};
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
+use connector::of_connector;
 use group::of_group;
 use ledger::of_ledger;
+use queue::of_queue;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
 
@@ -104,6 +110,12 @@ pub(crate) enum ApiError {
     Group(#[from] GroupError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    JobId(#[from] InvalidJobId),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
@@ -192,7 +204,7 @@ impl Told {
 
 /// The code of a field's error is `invalid-` and its name.
 pub(super) fn of_field(field: &str) -> Told {
-    let word = field.to_ascii_lowercase().replace('_', "-");
+    let word = field.to_ascii_lowercase().replace(['_', '.'], "-");
     Told::new(StatusCode::BAD_REQUEST, format!("invalid-{word}")).with(json!({ "field": field }))
 }
 
@@ -280,6 +292,9 @@ fn of(error: &ApiError) -> Told {
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
         ApiError::Ledger(error) => of_ledger(error),
+        ApiError::Connector(error) => of_connector(error),
+        ApiError::Queue(error) => of_queue(error),
+        ApiError::JobId(_) => of_field("id"),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
         }

@@ -117,7 +117,8 @@ async fn assert_one_history(bed: &Bed, what: &str) {
     let last = key.checkpoint(&bed.file("checkpoint").await).unwrap();
     let mut tree = Tree::new(&files, last);
     let mut before = Mark::empty();
-    for note in bed.objects.checkpoints.lock().unwrap().clone() {
+    let notes = bed.objects.checkpoints.lock().unwrap().clone();
+    for note in notes {
         let mark = key.checkpoint(&note).unwrap();
         assert!(before.size <= mark.size, "{what}");
         assert_eq!(tree.before(mark.size).await.unwrap(), mark, "{what}");
@@ -216,8 +217,14 @@ async fn a_folder_holds_the_same_files() {
         objects: Objects::open(folder.path().to_str().unwrap()).unwrap(),
         ..bed.ledgers.config.clone()
     };
-    let (store, clock) = (bed.ledgers.store.clone(), bed.ledgers.clock.clone());
-    let ledgers = Arc::new(Ledgers::new(store, clock, bed.ledgers.projects.clone(), config));
+    let parts = LedgersParts {
+        store: bed.ledgers.store.clone(),
+        clock: bed.ledgers.clock.clone(),
+        projects: bed.ledgers.projects.clone(),
+        sealer: bed.ledgers.sealer.clone(),
+        config,
+    };
+    let ledgers = Arc::new(Ledgers::new(parts));
     let on_disk = Bed { ledgers, ..bed };
     for offsets in [0..100, 100..300, 300..600] {
         on_disk.append(offsets).await;

@@ -54,8 +54,9 @@ impl Bed {
         let store: Arc<dyn Store> = Arc::new(FaultyStore { inner: store.clone(), fuse });
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
         let objects = Objects::of(objects.clone());
-        let config = LedgersConfig { objects, origin: None, sealer: Arc::new(Unsealed) };
-        Arc::new(Ledgers::new(store, clock, projects, config))
+        let config = LedgersConfig { objects, origin: None };
+        let sealer = Arc::new(Sealer::from_text("a key of the tests").unwrap());
+        Arc::new(Ledgers::new(LedgersParts { store, clock, projects, sealer, config }))
     }
 
     /// The same store, and a ledger that is new in it.
