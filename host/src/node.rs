@@ -13,6 +13,7 @@ use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
+use crate::ledger::{Ledgers, LedgersConfig, LedgersParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
@@ -39,6 +40,8 @@ pub struct NodeConfig {
     pub plugins: PluginConfig,
     /// When a binding is paused.
     pub breaker: BreakerConfig,
+    /// Where ledgers are written to.
+    pub ledgers: LedgersConfig,
     /// What secrets are sealed with.
     pub sealer: Sealer,
     /// Sends to addresses that users name.
@@ -69,6 +72,8 @@ pub struct Node {
     pub reader: Arc<Reader>,
     /// Who reads together, and how far they have come.
     pub groups: Groups,
+    /// Ledgers.
+    pub ledgers: Arc<Ledgers>,
     /// Jobs.
     pub queues: Arc<Queues>,
     /// What takes events to Worker, Hooks and Ledger.
@@ -124,7 +129,8 @@ impl Node {
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, sealer, egress } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers, .. } = config;
+        let (sealer, egress) = (Arc::new(config.sealer), Arc::new(config.egress));
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -161,6 +167,13 @@ impl Node {
             reader: reader.clone(),
             dead_letters: dead_letters.clone(),
         });
+        let ledgers = Arc::new(Ledgers::new(LedgersParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            projects: projects.clone(),
+            sealer: sealer.clone(),
+            config: ledgers,
+        }));
         let queues = QueuesParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -169,7 +182,6 @@ impl Node {
             drain: drain.clone(),
         };
         let queues = Arc::new(Queues::new(queues, rand::make_rng()));
-        let (sealer, egress) = (Arc::new(sealer), Arc::new(egress));
         let connectors = ConnectorsParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -189,6 +201,7 @@ impl Node {
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
+            ledgers,
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             // A packed upload is held beside what it unpacks to.
@@ -295,6 +308,7 @@ mod tests {
             admin_key: admin_key.map(ToOwned::to_owned),
             plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
             egress,
         };

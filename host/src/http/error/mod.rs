@@ -6,6 +6,7 @@
 
 mod connector;
 mod group;
+mod ledger;
 mod queue;
 mod stage;
 mod store;
@@ -28,6 +29,7 @@ use crate::connector::ConnectorError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
+use crate::ledger::LedgerError;
 use crate::live::FeedError;
 use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
@@ -39,6 +41,7 @@ use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
 use connector::of_connector;
 use group::of_group;
+use ledger::of_ledger;
 use queue::of_queue;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
@@ -105,6 +108,8 @@ pub(crate) enum ApiError {
     Feed(#[from] FeedError),
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     #[error(transparent)]
@@ -286,6 +291,7 @@ fn of(error: &ApiError) -> Told {
         }
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
+        ApiError::Ledger(error) => of_ledger(error),
         ApiError::Connector(error) => of_connector(error),
         ApiError::Queue(error) => of_queue(error),
         ApiError::JobId(_) => of_field("id"),
