@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stream_tests::{Client, Receiver, Server};
+use stream_tests::{Client, Sink, Server};
 
 const SPAN: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 5;
@@ -31,7 +31,7 @@ async fn main() {
     let data = tempfile::tempdir().expect("a folder for the data");
     let server = Server::start_with(&exe, data.path(), &["--egress-allow", "127.0.0.1"]);
     let client = server.client();
-    let receiver = Receiver::start().await;
+    let receiver = Sink::start().await;
     let topic = json!({ "name": "busy", "partitions": 8 });
     client.call_with("POST", "/topics", topic).await.ok();
     if kinds.iter().any(|kind| kind == "hooks") {
