@@ -12,6 +12,7 @@ use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
+use crate::hooks::{Hooks, HooksParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
@@ -42,6 +43,8 @@ pub struct NodeConfig {
     pub sealer: Sealer,
     /// Sends to addresses that users name.
     pub egress: Egress,
+    /// Webhooks under way at once.
+    pub webhooks_max: usize,
 }
 
 /// A running server, without its sockets.
@@ -68,6 +71,8 @@ pub struct Node {
     pub reader: Arc<Reader>,
     /// Who reads together, and how far they have come.
     pub groups: Groups,
+    /// Webhooks.
+    pub hooks: Arc<Hooks>,
     /// Jobs.
     pub queues: Arc<Queues>,
     /// Runs plugins.
@@ -120,7 +125,16 @@ impl Node {
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, sealer, egress } = config;
+        let NodeConfig {
+            limits,
+            key_expiry,
+            admin_key,
+            plugins,
+            breaker,
+            sealer,
+            egress,
+            webhooks_max,
+        } = config;
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -161,8 +175,22 @@ impl Node {
             projects: projects.clone(),
             drain: drain.clone(),
         };
+        let queues = Arc::new(Queues::new(queues, rand::make_rng()));
+        let (sealer, egress) = (Arc::new(sealer), Arc::new(egress));
+        let hooks = HooksParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            queues: queues.clone(),
+            sealer: sealer.clone(),
+            egress: egress.clone(),
+            drain: drain.clone(),
+            requests_max: webhooks_max,
+        };
         let node = Self {
-            queues: Arc::new(Queues::new(queues, rand::make_rng())),
+            hooks: Arc::new(Hooks::new(hooks, rand::make_rng())),
+            queues,
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
@@ -173,8 +201,8 @@ impl Node {
             plugins,
             registry,
             pipelines,
-            sealer: Arc::new(sealer),
-            egress: Arc::new(egress),
+            sealer,
+            egress,
             store,
             clock,
             limits,
@@ -274,6 +302,7 @@ mod tests {
             breaker: BreakerConfig::default(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
             egress,
+            webhooks_max: 16,
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }

@@ -55,6 +55,8 @@ pub struct Config {
     pub secret_key: Option<String>,
     /// Addresses that may be sent to although they are not public.
     pub egress_allow: AllowList,
+    /// Webhooks under way at once.
+    pub webhooks_max: usize,
     /// Start although synced data is missing.
     pub accept_loss: bool,
     /// Bytes kept free on the disk; as the store has it if `None`.
@@ -174,6 +176,7 @@ impl Settings {
             api_key: api_key(self.api_key)?,
             secret_key: secret_key(self.secret_key)?,
             egress_allow: egress_allow(&self.egress_allow)?,
+            webhooks_max: webhooks_max(self.webhooks_max)?,
             accept_loss: self.accept_loss.unwrap_or(false),
             reserve_bytes: self.reserve_bytes,
             cache_bytes: self.cache_bytes,
@@ -361,6 +364,13 @@ fn egress_allow(ranges: &[String]) -> Result<AllowList, ConfigError> {
         .map_err(|_| ConfigError::Value { name: "egress_allow", expected })
 }
 
+fn webhooks_max(count: Option<usize>) -> Result<usize, ConfigError> {
+    match count.unwrap_or(256) {
+        count @ 2..=10_000 => Ok(count),
+        _ => Err(ConfigError::Value { name: "webhooks_max", expected: "a number from 2 to 10000" }),
+    }
+}
+
 fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
     let expected = "an origin such as `https://example.com`, or `*`";
     let parse = |text: &String| {
@@ -434,6 +444,7 @@ mod tests {
             ("project_bytes_max = 268435457", "total_bytes_max"),
             ("api_key = \"sk_short-key-15\"", "api_key"),
             ("secret_key = \"a text of only thirty-one chars\"", "secret_key"),
+            ("webhooks_max = 1", "webhooks_max"),
             ("egress_allow = [\"10.0.0.0/8\", \"10.0.0.1/8\"]", "egress_allow"),
         ];
         for (text, name) in cases {

@@ -11,13 +11,14 @@
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
 //! | `answer`, `record_json` | how answers are written |
-//! | `topics`, `events`, `records`, `lookups`, `groups`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `topics`, `events`, `records`, `lookups`, `groups`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
 mod bindings;
 mod body;
 mod consume;
+mod endpoints;
 mod error;
 mod events;
 mod fields;
@@ -46,6 +47,7 @@ mod topics;
 mod traffic;
 mod transactions;
 mod trials;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, consume, events, groups, keys, lookups, members, meta, plugins, projects,
-    records, routes, schemas, subscribe, topics, transactions, trials,
+    App, bindings, consume, endpoints, events, groups, keys, lookups, members, meta, plugins,
+    projects, records, routes, schemas, subscribe, topics, transactions, trials, webhooks,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -98,6 +98,19 @@ routes! {
     get "/routes/{route}" => routes::get, "getRoute";
     put "/routes/{route}" => routes::put, "putRoute";
     delete "/routes/{route}" => routes::delete, "deleteRoute";
+    post "/webhooks" => webhooks::send, "sendWebhook";
+    get "/webhooks/stats" => webhooks::stats, "getWebhookStats";
+    get "/webhooks/endpoints" => endpoints::list, "listEndpoints";
+    post "/webhooks/endpoints" => endpoints::create, "createEndpoint";
+    get "/webhooks/endpoints/{endpoint}" => endpoints::get, "getEndpoint";
+    patch "/webhooks/endpoints/{endpoint}" => endpoints::patch, "changeEndpoint";
+    delete "/webhooks/endpoints/{endpoint}" => endpoints::delete, "deleteEndpoint";
+    post "/webhooks/endpoints/{endpoint}/rotate-secret" => endpoints::rotate, "rotateSecret";
+    get "/webhooks/endpoints/{endpoint}/deliveries" => webhooks::deliveries, "listDeliveries";
+    get "/webhooks/endpoints/{endpoint}/deliveries/{id}" => webhooks::delivery, "getDelivery";
+    post "/webhooks/endpoints/{endpoint}/deliveries/{id}/redeliver" => webhooks::redeliver, "redeliver";
+    post "/webhooks/endpoints/{endpoint}/redeliver" => webhooks::redeliver_range, "redeliverRange";
+    post "/webhooks/endpoints/{endpoint}/cancel" => webhooks::cancel, "cancelDeliveries";
     get "/producers/{id}" => events::producer, "getProducer";
     get "/keys" => keys::list, "listKeys";
     post "/keys" => keys::create, "createKey";

@@ -5,6 +5,7 @@
 //! whether the same request may succeed later.
 
 mod group;
+mod hooks;
 mod stage;
 mod store;
 
@@ -25,6 +26,7 @@ use crate::catalog::CatalogError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
+use crate::hooks::HooksError;
 use crate::live::FeedError;
 use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
@@ -34,6 +36,7 @@ use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
 use group::of_group;
+use hooks::of_hooks;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
 
@@ -99,6 +102,8 @@ pub(crate) enum ApiError {
     Feed(#[from] FeedError),
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
@@ -274,6 +279,7 @@ fn of(error: &ApiError) -> Told {
         }
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
+        ApiError::Hooks(error) => of_hooks(error),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
         }

@@ -95,6 +95,7 @@ impl Server {
             plugins: PluginConfig::new(folder.path().join("code"), Compiler::Here),
             breaker: BreakerConfig::default(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
+            webhooks_max: 16,
             egress: Egress::new(allow, Arc::clone(&as_clock)).unwrap(),
         };
         let store: Arc<dyn Store> = Arc::new(store);
