@@ -12,6 +12,7 @@
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
 //! | [`queue`] | jobs: leased, tried, tried again, done or dead |
 //! | [`egress`], [`secret`] | requests to addresses that users name; what is kept sealed |
+//! | [`connector`] | from the log to Worker, Hooks and Ledger |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
 //! | [`node`] | all of these, wired to a store |
 //! | [`config`] | flags, variables and file |
@@ -25,6 +26,7 @@ pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod connector;
 pub mod consume;
 pub mod decode;
 pub mod drain;

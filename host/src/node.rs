@@ -8,6 +8,7 @@ use stream_storage::{Clock, ProjectName, Store, StoreError};
 use crate::auth::{KeyError, Keys};
 use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError};
+use crate::connector::{Connectors, ConnectorsParts};
 use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::egress::Egress;
@@ -18,7 +19,7 @@ use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
 use crate::plugin::{PluginConfig, Plugins};
 use crate::project::{DEFAULT_PROJECT, ProjectError, Projects};
-use crate::publish::{Publisher, PublisherParts};
+use crate::publish::{DeadLetters, Publisher, PublisherParts};
 use crate::queue::{Queues, QueuesParts};
 use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
@@ -75,6 +76,8 @@ pub struct Node {
     pub hooks: Arc<Hooks>,
     /// Jobs.
     pub queues: Arc<Queues>,
+    /// What takes events to Worker, Hooks and Ledger.
+    pub connectors: Arc<Connectors>,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
     /// Plugins by name.
@@ -120,6 +123,7 @@ impl Node {
     /// # Errors
     ///
     /// The store could not be read, or written on a first start.
+    #[expect(clippy::too_many_lines, reason = "a list of parts")]
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -151,6 +155,7 @@ impl Node {
             schemas: Schemas::new(store.clone(), clock.clone()),
             breaker,
         }));
+        let dead_letters = Arc::new(DeadLetters::new(catalog.clone(), rates.clone()));
         let publisher = Publisher::new(PublisherParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -168,6 +173,7 @@ impl Node {
             clock: clock.clone(),
             catalog: catalog.clone(),
             reader: reader.clone(),
+            dead_letters: dead_letters.clone(),
         });
         let queues = QueuesParts {
             store: store.clone(),
@@ -188,8 +194,21 @@ impl Node {
             drain: drain.clone(),
             requests_max: webhooks_max,
         };
+        let connectors = ConnectorsParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            reader: reader.clone(),
+            pipelines: pipelines.clone(),
+            queues: queues.clone(),
+            egress: egress.clone(),
+            sealer: sealer.clone(),
+            drain: drain.clone(),
+        };
         let node = Self {
             hooks: Arc::new(Hooks::new(hooks, rand::make_rng())),
+            connectors: Arc::new(Connectors::new(connectors)),
             queues,
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,

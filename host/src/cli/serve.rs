@@ -133,6 +133,7 @@ fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()
     let drain = app.node().drain.clone();
     let hooks = Arc::clone(&app.node().hooks);
     let queues = Arc::clone(&app.node().queues);
+    let connectors = Arc::clone(&app.node().connectors);
     let retention = {
         let (app, drain) = (Arc::clone(app), drain.clone());
         async move { app.node().retention.run(retention_interval, drain).await }
@@ -149,6 +150,7 @@ fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()
         tokio::spawn(retention),
         tokio::spawn(groups),
         tokio::spawn(async move { queues.run().await }),
+        tokio::spawn(async move { connectors.run().await }),
         tokio::spawn(async move { hooks.run().await }),
         tokio::spawn(sweep),
     ]

@@ -17,6 +17,7 @@ mod answer;
 mod auth;
 mod bindings;
 mod body;
+mod connectors;
 mod consume;
 mod endpoints;
 mod error;

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use crate::ack;
 use crate::consume::Amount;
 use crate::group::MemberId;
-use crate::name::{EndpointName, GroupName, PluginName, RouteName, TopicName};
+use crate::name::{ConnectorName, EndpointName, GroupName, PluginName, RouteName, TopicName};
 use crate::pattern::Pattern;
 use crate::pipeline::BindingPlace;
 use crate::publish::OnReject;
@@ -103,6 +103,18 @@ impl FromRequestParts<Arc<App>> for EndpointParam {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         let name = path_param(parts, "endpoint").await?.unwrap_or_default();
         Ok(Self(EndpointName::parse(&name)?))
+    }
+}
+
+/// The connector in the path.
+pub(crate) struct ConnectorParam(pub(crate) ConnectorName);
+
+impl FromRequestParts<Arc<App>> for ConnectorParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "connector").await?.unwrap_or_default();
+        Ok(Self(ConnectorName::parse(&name)?))
     }
 }
 

@@ -11,8 +11,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, consume, endpoints, events, groups, keys, lookups, members, meta, plugins,
-    projects, records, routes, schemas, subscribe, topics, transactions, trials, webhooks,
+    App, bindings, connectors, consume, endpoints, events, groups, keys, lookups, members, meta,
+    plugins, projects, records, routes, schemas, subscribe, topics, transactions, trials, webhooks,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -72,6 +72,7 @@ routes! {
     post "/transactions" => transactions::run, "runTransaction";
     get "/groups" => groups::list, "listGroups";
     get "/groups/{group}" => groups::get, "getGroup";
+    put "/groups/{group}" => groups::put, "putGroup";
     delete "/groups/{group}" => groups::delete, "deleteGroup";
     post "/groups/{group}/reset" => groups::reset, "resetGroup";
     post "/groups/{group}/members" => members::join, "joinGroup";
@@ -80,6 +81,7 @@ routes! {
     get "/groups/{group}/members/{member}/records" => members::records, "readMemberRecords";
     get "/groups/{group}/members/{member}/subscribe" => subscribe::as_member, "subscribeAsMember";
     post "/groups/{group}/members/{member}/offsets" => members::commit, "commitMemberOffsets";
+    post "/groups/{group}/members/{member}/nack" => members::nack, "nackRecord";
     post "/events" => events::publish_by_type, "publishByType";
     get "/plugins" => plugins::list, "listPlugins";
     get "/plugins/{plugin}" => plugins::get, "getPlugin";
@@ -98,6 +100,15 @@ routes! {
     get "/routes/{route}" => routes::get, "getRoute";
     put "/routes/{route}" => routes::put, "putRoute";
     delete "/routes/{route}" => routes::delete, "deleteRoute";
+    get "/connectors" => connectors::list, "listConnectors";
+    get "/connectors/{connector}" => connectors::get, "getConnector";
+    put "/connectors/{connector}" => connectors::put, "putConnector";
+    delete "/connectors/{connector}" => connectors::delete, "deleteConnector";
+    post "/connectors/{connector}/pause" => connectors::pause, "pauseConnector";
+    post "/connectors/{connector}/resume" => connectors::resume, "resumeConnector";
+    post "/connectors/{connector}/replay" => connectors::replay, "replayConnector";
+    get "/connectors/{connector}/dead-letters" => connectors::dead_letters, "listConnectorDeadLetters";
+    post "/connectors/{connector}/redrive" => connectors::redrive, "redriveConnector";
     post "/webhooks" => webhooks::send, "sendWebhook";
     get "/webhooks/stats" => webhooks::stats, "getWebhookStats";
     get "/webhooks/endpoints" => endpoints::list, "listEndpoints";

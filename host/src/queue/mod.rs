@@ -57,6 +57,7 @@ pub use enqueue::{Enqueued, JobPlace};
 pub use error::QueueError;
 pub use finish::{Fate, Finish, Finished, Outcome};
 pub use job::{Claimed, InvalidJobId, Job, JobId, JobState, JobView, Lease, NewJob, Retry, Source};
+pub(crate) use rows::digest;
 pub use settings::{BackoffSettings, InvalidSettings, QueueSettings};
 pub use view::{COUNT_MAX, Listed, QueueView};
 

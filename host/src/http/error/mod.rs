@@ -4,6 +4,7 @@
 //! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
 //! whether the same request may succeed later.
 
+mod connector;
 mod group;
 mod hooks;
 mod stage;
@@ -23,6 +24,7 @@ use super::body::PROGRESS_BYTES;
 use crate::auth::{KeyError, Scope};
 use crate::budget::BudgetExhausted;
 use crate::catalog::CatalogError;
+use crate::connector::ConnectorError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
@@ -35,6 +37,7 @@ use crate::publish::PublishError;
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
+use connector::of_connector;
 use group::of_group;
 use hooks::of_hooks;
 use stage::{of_pipeline, of_publish, of_registry};
@@ -104,6 +107,8 @@ pub(crate) enum ApiError {
     Group(#[from] GroupError),
     #[error(transparent)]
     Hooks(#[from] HooksError),
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
@@ -280,6 +285,7 @@ fn of(error: &ApiError) -> Told {
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
         ApiError::Hooks(error) => of_hooks(error),
+        ApiError::Connector(error) => of_connector(error),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
         }
