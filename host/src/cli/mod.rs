@@ -6,6 +6,7 @@
 //! | `topic`, `schema`, `publish`, `tail` | a command each, all through the HTTP API |
 //! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
+//! | `hooks` | webhooks: endpoints, deliveries and their figures |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
@@ -15,6 +16,7 @@ mod dead_letter;
 mod event;
 mod follow;
 mod group;
+mod hooks;
 mod key;
 mod output;
 mod plugin;
@@ -67,6 +69,7 @@ enum Command {
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
+    Hooks(hooks::HooksArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
@@ -106,6 +109,7 @@ impl Cli {
             Command::Route(args) => args.run(client, output).await,
             Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Group(args) => args.run(&client, output).await,
+            Command::Hooks(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }
