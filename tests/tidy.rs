@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "storage/",
             "host/src/cli/serve",
             "host/src/http/tests/",
+            "host/src/hooks/tests/",
             "host/src/queue/tests",
             "host/src/registry/tests",
             "host/src/ledger/tests/",

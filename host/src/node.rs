@@ -13,6 +13,7 @@ use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
+use crate::hooks::{Hooks, HooksParts};
 use crate::ledger::{Ledgers, LedgersConfig, LedgersParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub sealer: Sealer,
     /// Sends to addresses that users name.
     pub egress: Egress,
+    /// Webhooks under way at once.
+    pub webhooks_max: usize,
 }
 
 /// A running server, without its sockets.
@@ -74,6 +77,8 @@ pub struct Node {
     pub groups: Groups,
     /// Ledgers.
     pub ledgers: Arc<Ledgers>,
+    /// Webhooks.
+    pub hooks: Arc<Hooks>,
     /// Jobs.
     pub queues: Arc<Queues>,
     /// What takes events to Worker, Hooks and Ledger.
@@ -130,6 +135,7 @@ impl Node {
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
         let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers, .. } = config;
+        let webhooks_max = config.webhooks_max;
         let (sealer, egress) = (Arc::new(config.sealer), Arc::new(config.egress));
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
@@ -182,6 +188,18 @@ impl Node {
             drain: drain.clone(),
         };
         let queues = Arc::new(Queues::new(queues, rand::make_rng()));
+        let hooks = HooksParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            queues: queues.clone(),
+            sealer: sealer.clone(),
+            egress: egress.clone(),
+            drain: drain.clone(),
+            requests_max: webhooks_max,
+        };
+        let hooks = Arc::new(Hooks::new(hooks, rand::make_rng()));
         let connectors = ConnectorsParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -190,12 +208,15 @@ impl Node {
             reader: reader.clone(),
             pipelines: pipelines.clone(),
             queues: queues.clone(),
+            hooks: hooks.clone(),
+            ledgers: ledgers.clone(),
             dead_letters: dead_letters.clone(),
             egress: egress.clone(),
             sealer: sealer.clone(),
             drain: drain.clone(),
         };
         let node = Self {
+            hooks,
             connectors: Arc::new(Connectors::new(connectors)),
             queues,
             keys: Keys::open(store.clone(), clock.clone()).await?,
@@ -311,6 +332,7 @@ mod tests {
             ledgers: LedgersConfig::for_tests(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
             egress,
+            webhooks_max: 16,
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }

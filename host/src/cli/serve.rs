@@ -10,6 +10,7 @@ use stream_storage::embedded::{EmbeddedStore, OpenError};
 use stream_storage::{Clock, Store, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings};
@@ -99,28 +100,7 @@ impl Serve {
         drain_on_signal(drain.clone())?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         announce(scheme, listener.local_addr()?, made_key)?;
-        let retention = {
-            let (app, drain) = (Arc::clone(&app), drain.clone());
-            tokio::spawn(async move {
-                app.node().retention.run(config.retention_interval, drain).await;
-            })
-        };
-        let groups = {
-            let (app, drain) = (Arc::clone(&app), drain.clone());
-            tokio::spawn(async move { app.node().groups.run(drain).await })
-        };
-        let queues = Arc::clone(&app.node().queues);
-        let queues = tokio::spawn(async move { queues.run().await });
-        let connectors = Arc::clone(&app.node().connectors);
-        let connectors = tokio::spawn(async move { connectors.run().await });
-        let ledgers = {
-            let ledgers = Arc::clone(&app.node().ledgers);
-            tokio::spawn(ledgers.run(drain.clone()))
-        };
-        let sweep = {
-            let app = Arc::clone(&app);
-            tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
-        };
+        let tasks = background(&app, config.retention_interval);
         let router = http::router(Arc::clone(&app), &config.cors_origins);
         let server = ServerConfig {
             tls,
@@ -130,12 +110,9 @@ impl Serve {
         };
         http::serve(listener, app, router, server).await;
         // A panic in it has been printed; the store is closed all the same.
-        let _ = retention.await;
-        let _ = groups.await;
-        let _ = connectors.await;
-        let _ = queues.await;
-        let _ = ledgers.await;
-        let _ = sweep.await;
+        for task in tasks {
+            let _ = task.await;
+        }
         store.close().await;
         tracing::info!("stopped");
         Ok(())
@@ -155,7 +132,38 @@ fn node_config(config: &Config, clock: Arc<dyn Clock>) -> Result<NodeConfig, Ser
             objects: config.ledger_objects()?,
             origin: config.ledger_origin.clone(),
         },
+        webhooks_max: config.webhooks_max,
     })
+}
+
+/// What goes on beside requests, until the drain begins.
+fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()>> {
+    let drain = app.node().drain.clone();
+    let hooks = Arc::clone(&app.node().hooks);
+    let queues = Arc::clone(&app.node().queues);
+    let connectors = Arc::clone(&app.node().connectors);
+    let ledgers = Arc::clone(&app.node().ledgers).run(drain.clone());
+    let retention = {
+        let (app, drain) = (Arc::clone(app), drain.clone());
+        async move { app.node().retention.run(retention_interval, drain).await }
+    };
+    let groups = {
+        let app = Arc::clone(app);
+        async move { app.node().groups.run(drain).await }
+    };
+    let sweep = {
+        let app = Arc::clone(app);
+        async move { app.node().sweep_plugins(SWEEP_INTERVAL).await }
+    };
+    vec![
+        tokio::spawn(retention),
+        tokio::spawn(groups),
+        tokio::spawn(async move { queues.run().await }),
+        tokio::spawn(async move { connectors.run().await }),
+        tokio::spawn(async move { hooks.run().await }),
+        tokio::spawn(ledgers),
+        tokio::spawn(sweep),
+    ]
 }
 
 fn init_log(config: &Config) -> Result<(), ServeError> {

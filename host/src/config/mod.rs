@@ -56,6 +56,8 @@ pub struct Config {
     pub secret_key: Option<String>,
     /// Addresses that may be sent to although they are not public.
     pub egress_allow: AllowList,
+    /// Webhooks under way at once.
+    pub webhooks_max: usize,
     /// Start although synced data is missing.
     pub accept_loss: bool,
     /// Bytes kept free on the disk; as the store has it if `None`.
@@ -180,6 +182,7 @@ impl Settings {
             api_key: api_key(self.api_key)?,
             secret_key: secret_key(self.secret_key)?,
             egress_allow: egress_allow(&self.egress_allow)?,
+            webhooks_max: webhooks_max(self.webhooks_max)?,
             accept_loss: self.accept_loss.unwrap_or(false),
             reserve_bytes: self.reserve_bytes,
             cache_bytes: self.cache_bytes,
@@ -393,6 +396,13 @@ fn ledger_origin(origin: Option<String>) -> Result<Option<String>, ConfigError> 
     Ok(origin)
 }
 
+fn webhooks_max(count: Option<usize>) -> Result<usize, ConfigError> {
+    match count.unwrap_or(256) {
+        count @ 2..=10_000 => Ok(count),
+        _ => Err(ConfigError::Value { name: "webhooks_max", expected: "a number from 2 to 10000" }),
+    }
+}
+
 fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
     let expected = "an origin such as `https://example.com`, or `*`";
     let parse = |text: &String| {
@@ -468,6 +478,7 @@ mod tests {
             ("ledger_origin = \"https://a.b\"", "ledger_origin"),
             ("ledger_origin = \"a b\"", "ledger_origin"),
             ("secret_key = \"a text of only thirty-one chars\"", "secret_key"),
+            ("webhooks_max = 1", "webhooks_max"),
             ("egress_allow = [\"10.0.0.0/8\", \"10.0.0.1/8\"]", "egress_allow"),
         ];
         for (text, name) in cases {

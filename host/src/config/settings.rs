@@ -52,6 +52,10 @@ pub struct Settings {
     #[arg(long, env = "STREAM_EGRESS_ALLOW", value_name = "CIDR", value_delimiter = ',')]
     pub egress_allow: Vec<String>,
 
+    /// Webhooks under way at once, to all endpoints together [default: 256]
+    #[arg(long, env = "STREAM_WEBHOOKS_MAX", value_name = "COUNT")]
+    pub webhooks_max: Option<usize>,
+
     /// Start although synced data is missing, giving it up
     #[arg(long, env = "STREAM_ACCEPT_LOSS", num_args = 0..=1, default_missing_value = "true")]
     pub accept_loss: Option<bool>,
@@ -216,6 +220,7 @@ impl Settings {
             api_key: self.api_key.or(other.api_key),
             secret_key: self.secret_key.or(other.secret_key),
             egress_allow: or_list(self.egress_allow, other.egress_allow),
+            webhooks_max: self.webhooks_max.or(other.webhooks_max),
             accept_loss: self.accept_loss.or(other.accept_loss),
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
             cache_bytes: self.cache_bytes.or(other.cache_bytes),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use stream_storage::{Expected, ProjectName, Timestamp, Transaction};
 
 use super::rows::{self, Found, Stored, StoredState};
-use super::spec::{From, Spec};
-use super::target::Target;
+use super::spec::{From, Kind, Spec};
+use super::target::{self, Target};
 use super::view::ConnectorView;
 use super::{CONNECTORS_MAX, ConnectorError, Connectors, ConnectorsParts, State};
 use crate::consume::Start;
@@ -75,6 +75,9 @@ impl Connectors {
         }
         if let Some((role, binding)) = &spec.plugin {
             self.parts.pipelines.check_plugged(project, *role, binding).await?;
+        }
+        if spec.url.is_none() && spec.kind == Kind::Ledger {
+            target::ledger_of(name, spec)?;
         }
         let mut attempts = Attempts::default();
         let made = loop {
@@ -423,6 +426,11 @@ impl Connectors {
             Target::Worker { queue, .. } | Target::Remote { queue, .. } => {
                 Ok(self.parts.queues.redrive(project, &queue, ids).await?)
             }
+            Target::Hooks { .. } => {
+                let message = "its deliveries are tried again by endpoint: see `hooks redeliver`";
+                Err(ConnectorError::invalid("kind", message))
+            }
+            Target::Ledger { .. } => Ok(0),
         }
     }
 

@@ -7,6 +7,8 @@ use stream_storage::{CommitError, StoreError};
 use crate::catalog::CatalogError;
 use crate::consume::ConsumeError;
 use crate::egress::EgressError;
+use crate::hooks::HooksError;
+use crate::ledger::LedgerError;
 use crate::name::ConnectorName;
 use crate::pipeline::{BoundError, PipelineError};
 use crate::publish::DeadLetterError;
@@ -67,6 +69,12 @@ pub enum ConnectorError {
     /// Jobs could not be made.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// Deliveries could not be made.
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
+    /// Entries could not be made.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// What the plugin broke on could not be kept.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),

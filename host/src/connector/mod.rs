@@ -39,6 +39,8 @@ use crate::catalog::Catalog;
 use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::egress::Egress;
+use crate::hooks::Hooks;
+use crate::ledger::Ledgers;
 use crate::lock::lock;
 use crate::name::ConnectorName;
 use crate::pipeline::Pipelines;
@@ -97,6 +99,10 @@ pub struct ConnectorsParts {
     pub pipelines: Arc<Pipelines>,
     /// Jobs of this server, and requests to services elsewhere.
     pub queues: Arc<Queues>,
+    /// Webhooks of this server.
+    pub hooks: Arc<Hooks>,
+    /// Ledgers of this server.
+    pub ledgers: Arc<Ledgers>,
     /// What plugins broke on.
     pub dead_letters: Arc<DeadLetters>,
     /// The way out.

@@ -31,6 +31,7 @@ use super::spec::{Kind, Secret, Spec};
 use super::target::stable_id;
 use crate::egress::Outbound;
 use crate::event::Event;
+use crate::ledger::entry;
 use crate::name::{ConnectorName, QueueName};
 use crate::queue::{Claim, Claimed, Finish, NewJob, Outcome, QueueError, Retry, Source};
 use crate::stage::{Breaker, BreakerConfig};
@@ -105,7 +106,7 @@ impl Requests {
                 crate::state::encode(&Jobs { jobs })
             }
             Kind::Hooks => hook(first),
-            Kind::Ledger => Vec::new(),
+            Kind::Ledger => ledger(batch),
         };
         let last = batch.last().map_or(first.offset, |last| last.offset);
         let (name, id) = (&self.name, stable_id(first));
@@ -161,6 +162,20 @@ fn hook(taken: &Taken<'_>) -> Vec<u8> {
     body.extend_from_slice(b",\"payload\":");
     body.extend_from_slice(raw(&taken.event).get().as_bytes());
     body.push(b'}');
+    body
+}
+
+fn ledger(batch: &[Taken<'_>]) -> Vec<u8> {
+    let mut body = b"{\"entries\":[".to_vec();
+    for (place, taken) in batch.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        let Taken { topic, slot, offset, timestamp, event } = taken;
+        let record = event.record();
+        body.extend_from_slice(&entry::of(&record, topic, slot.partition, *offset, *timestamp));
+    }
+    body.extend_from_slice(b"]}");
     body
 }
 

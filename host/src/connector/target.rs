@@ -5,19 +5,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stream_storage::{ProjectName, Transaction};
+use stream_storage::{CommitError, ProjectName, Transaction};
 
 use super::remote;
 use super::sift::Taken;
 use super::spec::{Kind, Spec};
 use super::{ConnectorError, ConnectorsParts, rows};
-use crate::name::{ConnectorName, QueueName};
+use crate::hooks::{HookEvent, HookJobs, Hooks};
+use crate::ledger::{self, Appending, LedgerEntry, Ledgers};
+use crate::name::{ConnectorName, LedgerName, QueueName, TopicName};
 use crate::queue::{Enqueued, NewJob, Queues, Source};
 
 /// Where a connector's events go.
 pub(super) enum Target {
     /// Jobs of this server.
     Worker { queues: Arc<Queues>, queue: QueueName },
+    /// Webhooks of this server.
+    Hooks { hooks: Arc<Hooks> },
+    /// A ledger of this server.
+    Ledger { ledgers: Arc<Ledgers>, ledger: LedgerName },
     /// Requests to a service elsewhere.
     Remote { queues: Arc<Queues>, queue: QueueName, requests: remote::Requests },
 }
@@ -26,6 +32,8 @@ pub(super) enum Target {
 #[must_use = "the target has to know how the commit ended"]
 pub(super) enum Added {
     Jobs(Enqueued),
+    Deliveries(HookJobs),
+    Entries(Appending),
     Nothing,
 }
 
@@ -33,6 +41,8 @@ impl Added {
     pub(super) fn done(self) {
         match self {
             Self::Jobs(jobs) => jobs.done(),
+            Self::Deliveries(jobs) => jobs.done(),
+            Self::Entries(entries) => entries.done(true),
             Self::Nothing => {}
         }
     }
@@ -40,6 +50,8 @@ impl Added {
     pub(super) fn abandon(self) {
         match self {
             Self::Jobs(jobs) => jobs.abandon(),
+            Self::Deliveries(jobs) => jobs.abandon(),
+            Self::Entries(entries) => entries.done(false),
             Self::Nothing => {}
         }
     }
@@ -66,7 +78,10 @@ impl Target {
                 parts.queues.ensure(project, &queue).await?;
                 Self::Worker { queues: Arc::clone(&parts.queues), queue }
             }
-            Kind::Hooks | Kind::Ledger => return Err(ConnectorError::invalid("kind", "not yet")),
+            Kind::Hooks => Self::Hooks { hooks: Arc::clone(&parts.hooks) },
+            Kind::Ledger => {
+                Self::Ledger { ledgers: Arc::clone(&parts.ledgers), ledger: ledger_of(name, spec)? }
+            }
         })
     }
 
@@ -84,12 +99,34 @@ impl Target {
                 let jobs = taken.iter().map(job).collect();
                 Ok(Added::Jobs(queues.enqueue(transaction, queue, jobs).await?))
             }
+            Self::Hooks { hooks } => {
+                let events: Vec<HookEvent> = taken.iter().map(hook_event).collect();
+                let jobs = hooks.deliver(transaction, &events).await?;
+                if jobs.taken() < events.len() {
+                    let (got, max) = (events.len() as u64, jobs.taken() as u64);
+                    jobs.abandon();
+                    return Err(CommitError::TooLarge { limit: "deliveries", got, max }.into());
+                }
+                Ok(Added::Deliveries(jobs))
+            }
+            Self::Ledger { ledgers, ledger } => {
+                let project = transaction.project.clone();
+                let entries = taken.iter().map(entry).collect();
+                Ok(Added::Entries(ledgers.append(transaction, &project, ledger, entries).await?))
+            }
             Self::Remote { queues, queue, requests } => {
                 let jobs = requests.jobs(taken);
                 Ok(Added::Jobs(queues.enqueue(transaction, queue, jobs).await?))
             }
         }
     }
+}
+
+/// The ledger that a connector's words mean.
+pub(super) fn ledger_of(name: &ConnectorName, spec: &Spec) -> Result<LedgerName, ConnectorError> {
+    let ledger = spec.settings.ledger.as_deref().unwrap_or(name.as_str());
+    LedgerName::parse(ledger)
+        .map_err(|error| ConnectorError::invalid("settings.ledger", error.to_string()))
 }
 
 /// The record's stable name: the same however often it is delivered.
@@ -119,5 +156,24 @@ fn job(taken: &Taken<'_>) -> NewJob {
         headers: headers(taken),
         source: Some(Source::new(taken.topic.as_str(), taken.slot, taken.offset)),
         due: None,
+    }
+}
+
+fn hook_event(taken: &Taken<'_>) -> HookEvent {
+    HookEvent {
+        event_type: taken.topic.as_str().to_owned(),
+        id: format!("evt_{}", stable_id(taken)),
+        key: taken.event.key.as_deref().map(ToOwned::to_owned),
+        payload: remote::json_value(&taken.event),
+        timestamp: taken.timestamp,
+    }
+}
+
+fn entry(taken: &Taken<'_>) -> LedgerEntry {
+    let Taken { topic, slot, offset, timestamp, event } = taken;
+    LedgerEntry {
+        source: ledger::Source { topic: TopicName::clone(topic), slot: *slot, offset: *offset },
+        id: event.id.as_deref().map(ToOwned::to_owned),
+        entry: ledger::entry::of(&event.record(), topic, slot.partition, *offset, *timestamp),
     }
 }

@@ -11,7 +11,7 @@
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
 //! | `answer`, `record_json` | how answers are written |
-//! | `topics`, `events`, `records`, `lookups`, `groups`, `ledgers`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `topics`, `events`, `records`, `lookups`, `groups`, `ledgers`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `connectors`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
@@ -19,6 +19,7 @@ mod bindings;
 mod body;
 mod connectors;
 mod consume;
+mod endpoints;
 mod error;
 mod events;
 mod fields;
@@ -48,6 +49,7 @@ mod topics;
 mod traffic;
 mod transactions;
 mod trials;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;

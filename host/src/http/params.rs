@@ -16,7 +16,9 @@ use super::error::ApiError;
 use crate::ack;
 use crate::consume::Amount;
 use crate::group::MemberId;
-use crate::name::{ConnectorName, GroupName, LedgerName, PluginName, RouteName, TopicName};
+use crate::name::{
+    ConnectorName, EndpointName, GroupName, LedgerName, PluginName, RouteName, TopicName,
+};
 use crate::pattern::Pattern;
 use crate::pipeline::BindingPlace;
 use crate::publish::OnReject;
@@ -91,6 +93,18 @@ impl FromRequestParts<Arc<App>> for RouteParam {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         let name = path_param(parts, "route").await?.unwrap_or_default();
         Ok(Self(RouteName::parse(&name)?))
+    }
+}
+
+/// The endpoint in the path.
+pub(crate) struct EndpointParam(pub(crate) EndpointName);
+
+impl FromRequestParts<Arc<App>> for EndpointParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "endpoint").await?.unwrap_or_default();
+        Ok(Self(EndpointName::parse(&name)?))
     }
 }
 

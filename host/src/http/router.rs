@@ -11,8 +11,9 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, connectors, consume, events, groups, keys, ledgers, lookups, members, meta,
-    plugins, projects, records, routes, schemas, subscribe, topics, transactions, trials,
+    App, bindings, connectors, consume, endpoints, events, groups, keys, ledgers, lookups, members,
+    meta, plugins, projects, records, routes, schemas, subscribe, topics, transactions, trials,
+    webhooks,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -116,6 +117,19 @@ routes! {
     post "/connectors/{connector}/replay" => connectors::replay, "replayConnector";
     get "/connectors/{connector}/dead-letters" => connectors::dead_letters, "listConnectorDeadLetters";
     post "/connectors/{connector}/redrive" => connectors::redrive, "redriveConnector";
+    post "/webhooks" => webhooks::send, "sendWebhook";
+    get "/webhooks/stats" => webhooks::stats, "getWebhookStats";
+    get "/webhooks/endpoints" => endpoints::list, "listEndpoints";
+    post "/webhooks/endpoints" => endpoints::create, "createEndpoint";
+    get "/webhooks/endpoints/{endpoint}" => endpoints::get, "getEndpoint";
+    patch "/webhooks/endpoints/{endpoint}" => endpoints::patch, "changeEndpoint";
+    delete "/webhooks/endpoints/{endpoint}" => endpoints::delete, "deleteEndpoint";
+    post "/webhooks/endpoints/{endpoint}/rotate-secret" => endpoints::rotate, "rotateSecret";
+    get "/webhooks/endpoints/{endpoint}/deliveries" => webhooks::deliveries, "listDeliveries";
+    get "/webhooks/endpoints/{endpoint}/deliveries/{id}" => webhooks::delivery, "getDelivery";
+    post "/webhooks/endpoints/{endpoint}/deliveries/{id}/redeliver" => webhooks::redeliver, "redeliver";
+    post "/webhooks/endpoints/{endpoint}/redeliver" => webhooks::redeliver_range, "redeliverRange";
+    post "/webhooks/endpoints/{endpoint}/cancel" => webhooks::cancel, "cancelDeliveries";
     get "/producers/{id}" => events::producer, "getProducer";
     get "/keys" => keys::list, "listKeys";
     post "/keys" => keys::create, "createKey";

@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use super::group::of_dead_letter;
+use super::hooks::of_hooks;
+use super::ledger::of_ledger;
 use super::queue::of_queue;
 use super::stage::{of_bound, of_pipeline};
 use super::store::{of_commit, of_store};
@@ -28,13 +30,15 @@ pub(super) fn of_connector(error: &ConnectorError) -> Told {
         ConnectorError::Partition(_) => of_field("partition"),
         ConnectorError::Consume(error) => of_consume(error),
         ConnectorError::Queue(error) => of_queue(error),
+        ConnectorError::Hooks(error) => of_hooks(error),
+        ConnectorError::Ledger(error) => of_ledger(error),
         ConnectorError::DeadLetter(error) => of_dead_letter(error),
         ConnectorError::Commit(error) => of_commit(error),
         ConnectorError::Store(error) => of_store(error),
     }
 }
 
-fn of_egress(error: &EgressError) -> Told {
+pub(super) fn of_egress(error: &EgressError) -> Told {
     match error {
         EgressError::Url { .. } => of_field("url"),
         EgressError::Forbidden { .. } => {

@@ -6,6 +6,7 @@
 
 mod connector;
 mod group;
+mod hooks;
 mod ledger;
 mod queue;
 mod stage;
@@ -29,6 +30,7 @@ use crate::connector::ConnectorError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
+use crate::hooks::HooksError;
 use crate::ledger::LedgerError;
 use crate::live::FeedError;
 use crate::pattern::InvalidPattern;
@@ -41,6 +43,7 @@ use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
 use connector::of_connector;
 use group::of_group;
+use hooks::of_hooks;
 use ledger::of_ledger;
 use queue::of_queue;
 use stage::{of_pipeline, of_publish, of_registry};
@@ -110,6 +113,8 @@ pub(crate) enum ApiError {
     Group(#[from] GroupError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     #[error(transparent)]
@@ -292,6 +297,7 @@ fn of(error: &ApiError) -> Told {
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
         ApiError::Ledger(error) => of_ledger(error),
+        ApiError::Hooks(error) => of_hooks(error),
         ApiError::Connector(error) => of_connector(error),
         ApiError::Queue(error) => of_queue(error),
         ApiError::JobId(_) => of_field("id"),

@@ -109,6 +109,7 @@ impl Server {
             breaker: BreakerConfig::default(),
             ledgers: LedgersConfig::for_tests(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
+            webhooks_max: 16,
             egress: Egress::new(allow, Arc::clone(&clock)).unwrap(),
         };
         let (node, _) = Node::open(store, clock, config).await.unwrap();
