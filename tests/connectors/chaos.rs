@@ -56,7 +56,7 @@ async fn kills_in_every_phase_lose_and_double_nothing() {
     println!("STREAM_SEED={seed} STREAM_CONNECTOR_ROUNDS={rounds}");
     let mut random = StdRng::seed_from_u64(seed);
     let data = tempfile::tempdir().unwrap();
-    let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
+    let (receiver, elsewhere) = (Sink::start().await, Sink::start().await);
     let mut publisher = Publisher { sequence: 0, published: 0 };
     for round in 0..rounds {
         let server = start(data.path());
@@ -78,7 +78,7 @@ async fn kills_in_every_phase_lose_and_double_nothing() {
     assert!(server.stop().success());
 }
 
-async fn set_up(client: &Client, receiver: &Receiver, elsewhere: &Receiver) {
+async fn set_up(client: &Client, receiver: &Sink, elsewhere: &Sink) {
     for (name, partitions) in [("c", PARTITIONS), ("handled", 1)] {
         let topic = json!({ "name": name, "partitions": partitions });
         client.call_with("POST", "/topics", topic).await.ok();
@@ -97,7 +97,7 @@ async fn check(
     client: &Client,
     publisher: &mut Publisher,
     random: &mut StdRng,
-    (receiver, elsewhere): (&Receiver, &Receiver),
+    (receiver, elsewhere): (&Sink, &Sink),
 ) {
     let workers = worker::team(client, "jobs", random, 4);
     // What was not acknowledged is sent once more, and some more.

@@ -11,7 +11,7 @@ async fn every_flight_reaches_its_targets_once() {
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path());
     let client = server.client();
-    let receiver = Receiver::start().await;
+    let receiver = Sink::start().await;
     // The first ones fail: what was sent is sent again.
     receiver.answer(&[500, 429, 503]);
     client.call_with("POST", "/topics", json!({ "name": "handled", "partitions": 1 })).await.ok();

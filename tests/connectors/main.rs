@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stream_tests::{Client, KEY, Receiver, Server};
+use stream_tests::{Client, KEY, Sink, Server};
 use tokio::time::Instant;
 
 const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");
@@ -40,7 +40,7 @@ async fn connect(client: &Client, name: &str, kind: &str, pattern: &str, setting
     client.call_with("PUT", &format!("/connectors/{name}"), body).await.ok();
 }
 
-async fn endpoint(client: &Client, receiver: &Receiver, pattern: &str) {
+async fn endpoint(client: &Client, receiver: &Sink, pattern: &str) {
     let body = json!({
         "name": "there",
         "url": receiver.url,

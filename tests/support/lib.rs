@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
 
 mod plugin;
-mod receiver;
+mod sink;
 mod sse;
 
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub use plugin::{compile_bomb, component, padded};
-pub use receiver::{Hit, Receiver};
+pub use sink::{Hit, Sink};
 pub use sse::{Event, Subscription};
 
 /// The key that test servers know.

@@ -1,4 +1,4 @@
-//! A service that takes what a server sends: it notes each request and answers 200, or as it is told.
+//! A service that takes what a server sends it: it notes each request and answers 200, or as it is told.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,7 +21,7 @@ pub struct Hit {
 }
 
 /// A service on a free port of this machine.
-pub struct Receiver {
+pub struct Sink {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     seen: Arc<Seen>,
@@ -34,7 +34,7 @@ struct Seen {
     answers: Mutex<VecDeque<u16>>,
 }
 
-impl Receiver {
+impl Sink {
     /// Listens.
     ///
     /// # Panics
@@ -88,7 +88,7 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
+impl Drop for Sink {
     fn drop(&mut self) {
         self.task.abort();
     }
