@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stream_tests::{Client, Sink, Server};
+use stream_tests::{Client, Server, Sink};
 
 const SPAN: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 5;
