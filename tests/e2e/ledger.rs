@@ -262,6 +262,21 @@ async fn ledgers_are_as_the_document_says() {
         }
     }
 
+    proofs(&checked).await;
+
+    let data_at = format!("{LEDGER}/data/{{path}}");
+    let none = format!("/projects/p/ledgers/l/data/{}", "0".repeat(64));
+    checked.refuse(("GET", &data_at, &none), None, 404, "ledger-file-not-found").await;
+    let folder = std::fs::read_dir(data.path().join("ledgers/p/l/data")).unwrap();
+    let digest = folder.map(|file| file.unwrap().file_name().into_string().unwrap()).next();
+    let path = format!("/projects/p/ledgers/l/data/{}", digest.unwrap());
+    let event = checked.call(("GET", &data_at, &path), None, 200).await;
+    assert_eq!((&event.body["offset"], &event.body["id"]), (&777.into(), &"e777".into()));
+}
+
+/// Receipts and consistency proofs of a ledger of 1,000 entries.
+async fn proofs(checked: &Checked) {
+    let at = |path: &str| (format!("{LEDGER}{path}"), format!("/projects/p/ledgers/l{path}"));
     let (template, path) = at("/proof?id=e777");
     let template = template.split('?').next().unwrap();
     let receipt = checked.call(("GET", template, &path), None, 200).await;
@@ -289,15 +304,6 @@ async fn ledgers_are_as_the_document_says() {
     ] {
         checked.refuse(("GET", &template, &format!("{path}{query}")), None, 400, code).await;
     }
-
-    let data_at = format!("{LEDGER}/data/{{path}}");
-    let none = format!("/projects/p/ledgers/l/data/{}", "0".repeat(64));
-    checked.refuse(("GET", &data_at, &none), None, 404, "ledger-file-not-found").await;
-    let folder = std::fs::read_dir(data.path().join("ledgers/p/l/data")).unwrap();
-    let digest = folder.map(|file| file.unwrap().file_name().into_string().unwrap()).next();
-    let path = format!("/projects/p/ledgers/l/data/{}", digest.unwrap());
-    let event = checked.call(("GET", &data_at, &path), None, 200).await;
-    assert_eq!((&event.body["offset"], &event.body["id"]), (&777.into(), &"e777".into()));
 }
 
 #[tokio::test]

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use stream_storage::Partition;
 
@@ -45,12 +42,20 @@ fn told(ledger: &LedgerStatus) -> Value {
     })
 }
 
-fn file(content_type: &'static str, cache: &'static str, bytes: impl Into<Body>) -> Response {
-    let mut response = Response::new(bytes.into());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
-    response
+/// A file, whose bytes are in memory until they are sent.
+fn file(
+    app: &App,
+    caller: &Caller<Consume>,
+    (content_type, cache): (&'static str, &'static str),
+    bytes: impl Into<Vec<u8>>,
+) -> Answer {
+    let bytes = bytes.into();
+    let mut permit = app.node.answer_budget.permit(caller.project.clone());
+    // More would never fit, and be refused for ever.
+    permit.grow_to(bytes.len().min(app.node.limits.project_bytes_max))?;
+    let mut response = answer::held(content_type, bytes, permit);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    Ok(response)
 }
 
 pub(crate) async fn list(
@@ -78,7 +83,7 @@ pub(crate) async fn checkpoint(
     LedgerParam(name): LedgerParam,
 ) -> Answer {
     let note = app.node.ledgers.checkpoint(&caller.project, &name).await?;
-    Ok(file(TEXT, NEVER, note))
+    file(&app, &caller, (TEXT, NEVER), note)
 }
 
 pub(crate) async fn tile(
@@ -90,8 +95,8 @@ pub(crate) async fn tile(
     let expected = "expected `<level>/<index>[.p/<width>]` or `entries/<index>[.p/<width>]`";
     let tile = Tile::parse(&format!("tile/{path}"));
     let tile = tile.ok_or_else(|| ApiError::invalid("tile", expected))?;
-    let bytes: Bytes = app.node.ledgers.tile(&caller.project, &name, tile).await?;
-    Ok(file(BINARY, FOREVER, bytes))
+    let bytes = app.node.ledgers.tile(&caller.project, &name, tile).await?;
+    file(&app, &caller, (BINARY, FOREVER), bytes)
 }
 
 pub(crate) async fn data(
@@ -101,7 +106,7 @@ pub(crate) async fn data(
     PathParam(digest): PathParam,
 ) -> Answer {
     let bytes = app.node.ledgers.data(&caller.project, &name, &digest).await?;
-    Ok(file("application/json", FOREVER, bytes))
+    file(&app, &caller, ("application/json", FOREVER), bytes)
 }
 
 pub(crate) async fn proof(
@@ -112,7 +117,7 @@ pub(crate) async fn proof(
 ) -> Answer {
     let wanted = wanted(&params)?;
     let receipt = app.node.ledgers.receipt(&caller.project, &name, &wanted).await?;
-    Ok(file(TEXT, NEVER, receipt.to_string()))
+    file(&app, &caller, (TEXT, NEVER), receipt.to_string())
 }
 
 pub(crate) async fn consistency(

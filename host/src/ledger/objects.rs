@@ -60,7 +60,7 @@ impl Objects {
         }
     }
 
-    /// A folder, which is made if it is not there.
+    /// A folder, which is made if it is not there. Durable on return.
     ///
     /// # Errors
     ///
@@ -70,7 +70,16 @@ impl Objects {
             reason: format!("`{}`: {error}", folder.display()),
         };
         std::fs::create_dir_all(folder).map_err(unusable)?;
-        Self::existing_folder(folder)
+        let folder = folder.canonicalize().map_err(unusable)?;
+        // The folder's own entry, and those of its parents that may have been made with it. What
+        // may not be read was there before.
+        for above in folder.ancestors() {
+            match std::fs::File::open(above) {
+                Ok(above) => above.sync_all().map_err(unusable)?,
+                Err(_) => break,
+            }
+        }
+        Self::existing_folder(&folder)
     }
 
     /// A folder that is there.
