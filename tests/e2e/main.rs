@@ -3,9 +3,11 @@
 
 mod durable;
 mod flights;
+mod hooks;
 mod live;
 mod openapi;
 mod openapi_groups;
+mod openapi_hooks;
 mod openapi_plugins;
 mod plugin_cli;
 mod plugins;
