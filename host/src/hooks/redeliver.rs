@@ -207,7 +207,8 @@ impl Hooks {
                 };
                 let Some(delivery) = delivery.filter(is_same) else { continue };
                 // One that was made after the queue was emptied is on its way.
-                if self.parts.queues.job(project, &endpoint.queue()?, delivery.job).await.is_ok() {
+                let queue = endpoint.queue()?;
+                if self.parts.queues.payload(project, &queue, delivery.job).await?.is_some() {
                     continue;
                 }
                 let status = DeliveryStatus::Cancelled;
