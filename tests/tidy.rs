@@ -10,6 +10,7 @@ const LINES_MAX: usize = 500;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("fjall", &["storage/src/embedded/", "storage/benches/", "storage/tests/"]),
     ("wasmtime", &["host/src/plugin/"]),
+    ("object_store", &["host/src/ledger/"]),
     ("axum", &["host/src/http/", "host/src/cli/"]),
     ("StatusCode", &["host/src/http/", "host/src/cli/", "host/src/connector/"]),
     ("reqwest", &["host/src/cli/", "host/src/egress/", "tests/"]),
@@ -22,7 +23,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "host/src/hooks/tests/",
             "host/src/queue/tests",
             "host/src/registry/tests",
+            "host/src/ledger/tests/",
             "host/benches/",
+            "tests/e2e/ledger",
         ],
     ),
 ];

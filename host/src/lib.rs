@@ -11,6 +11,7 @@
 //! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
 //! | [`queue`] | jobs: leased, tried, tried again, done or dead |
+//! | [`ledger`] | events as entries of a Merkle tree that anybody can verify |
 //! | [`egress`], [`secret`] | requests to addresses that users name; what is kept sealed |
 //! | [`connector`] | from the log to Worker, Hooks and Ledger |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
@@ -37,6 +38,7 @@ mod heavy;
 pub mod hooks;
 pub mod http;
 pub mod index;
+pub mod ledger;
 pub mod limit;
 pub mod live;
 mod lock;

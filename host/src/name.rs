@@ -110,6 +110,11 @@ short_name! {
 }
 
 short_name! {
+    /// A ledger: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    LedgerName, "ledger", |name| name != "." && name != ".."
+}
+
+short_name! {
     /// A connector: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
     ConnectorName, "connector", |name| name != "." && name != ".."
 }

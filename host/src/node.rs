@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
 use crate::hooks::{Hooks, HooksParts};
+use crate::ledger::{Ledgers, LedgersConfig, LedgersParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
@@ -40,6 +41,8 @@ pub struct NodeConfig {
     pub plugins: PluginConfig,
     /// When a binding is paused.
     pub breaker: BreakerConfig,
+    /// Where ledgers are written to.
+    pub ledgers: LedgersConfig,
     /// What secrets are sealed with.
     pub sealer: Sealer,
     /// Sends to addresses that users name.
@@ -74,6 +77,8 @@ pub struct Node {
     pub groups: Groups,
     /// Webhooks.
     pub hooks: Arc<Hooks>,
+    /// Ledgers.
+    pub ledgers: Arc<Ledgers>,
     /// Jobs.
     pub queues: Arc<Queues>,
     /// What takes events to Worker, Hooks and Ledger.
@@ -129,16 +134,8 @@ impl Node {
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig {
-            limits,
-            key_expiry,
-            admin_key,
-            plugins,
-            breaker,
-            sealer,
-            egress,
-            webhooks_max,
-        } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers, .. } = config;
+        let (sealer, egress) = (Arc::new(config.sealer), Arc::new(config.egress));
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -175,24 +172,32 @@ impl Node {
             reader: reader.clone(),
             dead_letters: dead_letters.clone(),
         });
+        let ledgers = Arc::new(Ledgers::new(LedgersParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            projects: projects.clone(),
+            sealer: sealer.clone(),
+            config: ledgers,
+        }));
         let queues = QueuesParts {
             store: store.clone(),
             clock: clock.clone(),
             projects: projects.clone(),
+            dead_letters: dead_letters.clone(),
             drain: drain.clone(),
         };
         let queues = Arc::new(Queues::new(queues, rand::make_rng()));
-        let (sealer, egress) = (Arc::new(sealer), Arc::new(egress));
         let hooks = HooksParts {
             store: store.clone(),
             clock: clock.clone(),
             catalog: catalog.clone(),
             projects: projects.clone(),
+            dead_letters: dead_letters.clone(),
             queues: queues.clone(),
             sealer: sealer.clone(),
             egress: egress.clone(),
             drain: drain.clone(),
-            requests_max: webhooks_max,
+            requests_max: config.webhooks_max,
         };
         let connectors = ConnectorsParts {
             store: store.clone(),
@@ -202,6 +207,7 @@ impl Node {
             reader: reader.clone(),
             pipelines: pipelines.clone(),
             queues: queues.clone(),
+            dead_letters: dead_letters.clone(),
             egress: egress.clone(),
             sealer: sealer.clone(),
             drain: drain.clone(),
@@ -213,6 +219,7 @@ impl Node {
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
+            ledgers,
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             // A packed upload is held beside what it unpacks to.
@@ -319,6 +326,7 @@ mod tests {
             admin_key: admin_key.map(ToOwned::to_owned),
             plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
             egress,
             webhooks_max: 16,

@@ -4,6 +4,7 @@
 mod durable;
 mod flights;
 mod hooks;
+mod ledger;
 mod live;
 mod openapi;
 mod openapi_groups;

@@ -4,6 +4,7 @@
 
 mod plugin;
 mod receiver;
+mod sink;
 mod sse;
 
 use std::io::{BufRead, BufReader};
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 pub use plugin::{compile_bomb, component, padded};
 pub use receiver::{Received, Receiver, Reply};
+pub use sink::{Hit, Sink};
 pub use sse::{Event, Subscription};
 
 /// The key that test servers know.

@@ -7,6 +7,7 @@
 //! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
 //! | `hooks` | webhooks: endpoints, deliveries and their figures |
+//! | `ledger` | ledgers; also offline, from their files |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
@@ -18,6 +19,7 @@ mod follow;
 mod group;
 mod hooks;
 mod key;
+mod ledger;
 mod output;
 mod plugin;
 mod project;
@@ -70,6 +72,7 @@ enum Command {
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
     Hooks(hooks::HooksArgs),
+    Ledger(ledger::LedgerArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
@@ -110,6 +113,7 @@ impl Cli {
             Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Group(args) => args.run(&client, output).await,
             Command::Hooks(args) => args.run(&client, output).await,
+            Command::Ledger(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }

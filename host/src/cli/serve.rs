@@ -17,6 +17,7 @@ use crate::config::{Config, ConfigError, LogFormat, Settings};
 use crate::drain::Drain;
 use crate::egress::{Egress, EgressError};
 use crate::http::{self, App, ServerConfig, TlsError};
+use crate::ledger::{LedgersConfig, ObjectsError};
 use crate::node::{Node, NodeConfig, NodeError};
 use crate::secret::SecretKeyError;
 
@@ -50,6 +51,9 @@ pub enum ServeError {
     /// The store does not hold what a server needs.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The ledgers' store cannot be used.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -85,21 +89,8 @@ impl Serve {
         let tls = config.tls.as_ref().map(http::load_tls).transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = open_store(&config, Arc::clone(&clock)).await?;
-        let (node, made_key) = Node::open(
-            Arc::clone(&store),
-            Arc::clone(&clock),
-            NodeConfig {
-                limits: config.limits,
-                key_expiry: config.idempotency_expiry,
-                admin_key: config.api_key.clone(),
-                plugins: config.plugin_config()?,
-                breaker: config.breaker(),
-                sealer: config.sealer()?,
-                egress: Egress::new(config.egress_allow.clone(), clock)?,
-                webhooks_max: config.webhooks_max,
-            },
-        )
-        .await?;
+        let node_config = node_config(&config, Arc::clone(&clock))?;
+        let (node, made_key) = Node::open(Arc::clone(&store), clock, node_config).await?;
         let drain = node.drain.clone();
         let app = App::new(node, config.body_timeout);
         let listen = config.listen;
@@ -146,14 +137,33 @@ fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()
         let app = Arc::clone(app);
         async move { app.node().sweep_plugins(SWEEP_INTERVAL).await }
     };
+    let ledgers = Arc::clone(&app.node().ledgers).run(app.node().drain.clone());
     vec![
         tokio::spawn(retention),
         tokio::spawn(groups),
         tokio::spawn(async move { queues.run().await }),
         tokio::spawn(async move { connectors.run().await }),
         tokio::spawn(async move { hooks.run().await }),
+        tokio::spawn(ledgers),
         tokio::spawn(sweep),
     ]
+}
+
+fn node_config(config: &Config, clock: Arc<dyn Clock>) -> Result<NodeConfig, ServeError> {
+    Ok(NodeConfig {
+        limits: config.limits,
+        key_expiry: config.idempotency_expiry,
+        admin_key: config.api_key.clone(),
+        plugins: config.plugin_config()?,
+        breaker: config.breaker(),
+        sealer: config.sealer()?,
+        egress: Egress::new(config.egress_allow.clone(), clock)?,
+        webhooks_max: config.webhooks_max,
+        ledgers: LedgersConfig {
+            objects: config.ledger_objects()?,
+            origin: config.ledger_origin.clone(),
+        },
+    })
 }
 
 fn init_log(config: &Config) -> Result<(), ServeError> {

@@ -14,6 +14,7 @@ use stream_storage::embedded::EmbeddedConfig;
 
 use crate::egress::AllowList;
 use crate::http::{Timeouts, TlsFiles};
+use crate::ledger::{Objects, ObjectsError};
 use crate::limit::Limits;
 use crate::plugin::{CompileLimits, Compiler, PluginConfig};
 use crate::secret::{KEY_CHARS_MIN, Sealer, SecretKeyError};
@@ -79,6 +80,11 @@ pub struct Config {
     pub plugins: PluginLimits,
     /// When a binding is paused: a share of its events, in percent.
     pub plugin_fault_percent: u8,
+    /// Where ledgers are written to: a folder, or another store; `ledgers` in the store's folder if
+    /// `None`.
+    pub ledger_store: Option<String>,
+    /// What the origins of new ledgers begin with.
+    pub ledger_origin: Option<String>,
     /// What to log.
     pub log: String,
     /// How to log.
@@ -192,6 +198,8 @@ impl Settings {
             retention_interval: time("retention_interval", self.retention_interval, 60)?,
             plugins,
             plugin_fault_percent,
+            ledger_store: self.ledger_store,
+            ledger_origin: ledger_origin(self.ledger_origin)?,
             log: self.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -303,6 +311,18 @@ impl Config {
         }
     }
 
+    /// Where ledgers are written to.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made, or the store is not known.
+    pub fn ledger_objects(&self) -> Result<Objects, ObjectsError> {
+        match &self.ledger_store {
+            Some(place) => Objects::open(place),
+            None => Objects::open_folder(&self.data.join("ledgers")),
+        }
+    }
+
     /// When a binding is paused.
     pub fn breaker(&self) -> BreakerConfig {
         let share_max = f64::from(self.plugin_fault_percent) / 100.0;
@@ -369,6 +389,18 @@ fn webhooks_max(count: Option<usize>) -> Result<usize, ConfigError> {
         count @ 2..=10_000 => Ok(count),
         _ => Err(ConfigError::Value { name: "webhooks_max", expected: "a number from 2 to 10000" }),
     }
+}
+
+fn ledger_origin(origin: Option<String>) -> Result<Option<String>, ConfigError> {
+    let is_fine = |origin: &String| {
+        let may_be = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
+        !origin.is_empty() && origin.bytes().all(may_be) && !origin.ends_with('/')
+    };
+    if origin.as_ref().is_some_and(|origin| !is_fine(origin) || origin.contains("://")) {
+        let expected = "a host and a path without its scheme, such as `ledgers.example.com`";
+        return Err(ConfigError::Value { name: "ledger_origin", expected });
+    }
+    Ok(origin)
 }
 
 fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
@@ -443,6 +475,8 @@ mod tests {
             ("project_bytes_max = 16777215", "project_bytes_max"),
             ("project_bytes_max = 268435457", "total_bytes_max"),
             ("api_key = \"sk_short-key-15\"", "api_key"),
+            ("ledger_origin = \"https://a.b\"", "ledger_origin"),
+            ("ledger_origin = \"a b\"", "ledger_origin"),
             ("secret_key = \"a text of only thirty-one chars\"", "secret_key"),
             ("webhooks_max = 1", "webhooks_max"),
             ("egress_allow = [\"10.0.0.0/8\", \"10.0.0.1/8\"]", "egress_allow"),

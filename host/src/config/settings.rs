@@ -165,6 +165,15 @@ pub struct Settings {
     #[arg(long, env = "STREAM_PLUGIN_FAULT_PERCENT", value_name = "PERCENT")]
     pub plugin_fault_percent: Option<u8>,
 
+    /// Where ledgers are written to: a folder [default: `ledgers` in the store's folder]
+    #[arg(long, env = "STREAM_LEDGER_STORE", value_name = "PLACE")]
+    pub ledger_store: Option<String>,
+
+    /// What the origins of new ledgers begin with, such as `ledgers.example.com`; best the address
+    /// where they are read, without its scheme [default: a random name a ledger]
+    #[arg(long, env = "STREAM_LEDGER_ORIGIN", value_name = "NAME")]
+    pub ledger_origin: Option<String>,
+
     /// What to log, such as `warn` or `info,stream_host=debug`
     /// [default: warn,stream_host=info,stream_storage=info]
     #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
@@ -237,6 +246,8 @@ impl Settings {
             plugin_timeout_max: self.plugin_timeout_max.or(other.plugin_timeout_max),
             plugin_compile_time: self.plugin_compile_time.or(other.plugin_compile_time),
             plugin_fault_percent: self.plugin_fault_percent.or(other.plugin_fault_percent),
+            ledger_store: self.ledger_store.or(other.ledger_store),
+            ledger_origin: self.ledger_origin.or(other.ledger_origin),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }

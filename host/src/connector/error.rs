@@ -9,6 +9,7 @@ use crate::consume::ConsumeError;
 use crate::egress::EgressError;
 use crate::name::ConnectorName;
 use crate::pipeline::{BoundError, PipelineError};
+use crate::publish::DeadLetterError;
 use crate::queue::QueueError;
 use crate::secret::SealError;
 use crate::topic::NoSuchPartition;
@@ -66,6 +67,9 @@ pub enum ConnectorError {
     /// Jobs could not be made.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// What the plugin broke on could not be kept.
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
     /// The store refused the write.
     #[error(transparent)]
     Commit(#[from] CommitError),

@@ -14,11 +14,13 @@
 //! | `sift` | what its plugin makes of the records |
 //! | `target` | what becomes of them |
 //! | `remote` | requests to a service elsewhere |
+//! | `pace` | publishers go first |
 //! | `health`, `view` | how a connector does |
 
 mod edit;
 mod error;
 mod health;
+mod pace;
 mod remote;
 mod rows;
 mod runner;
@@ -41,10 +43,12 @@ use crate::lock::lock;
 use crate::name::ConnectorName;
 use crate::pipeline::Pipelines;
 use crate::project::Projects;
+use crate::publish::DeadLetters;
 use crate::queue::Queues;
 use crate::secret::Sealer;
 use crate::state::{self, PageRequest};
 use health::Health;
+use pace::Pace;
 
 pub use edit::{Deletion, Replay};
 pub use error::ConnectorError;
@@ -93,6 +97,8 @@ pub struct ConnectorsParts {
     pub pipelines: Arc<Pipelines>,
     /// Jobs of this server, and requests to services elsewhere.
     pub queues: Arc<Queues>,
+    /// What plugins broke on.
+    pub dead_letters: Arc<DeadLetters>,
     /// The way out.
     pub egress: Arc<Egress>,
     /// Keeps secrets.
@@ -106,6 +112,7 @@ type Place = (ProjectName, ConnectorName);
 /// All connectors.
 pub struct Connectors {
     parts: Arc<ConnectorsParts>,
+    pace: Arc<Pace>,
     health: Mutex<HashMap<Place, Arc<Health>>>,
     /// Those at work. Held while one is changed, so that each is at work once.
     working: tokio::sync::Mutex<HashMap<Place, JoinSet<()>>>,
@@ -115,6 +122,7 @@ impl Connectors {
     /// None is at work yet.
     pub fn new(parts: ConnectorsParts) -> Self {
         Self {
+            pace: Arc::new(Pace::new(Arc::clone(&parts.store))),
             parts: Arc::new(parts),
             health: Mutex::default(),
             working: tokio::sync::Mutex::default(),
@@ -170,7 +178,8 @@ impl Connectors {
         }
         let health = self.health(project, name);
         let mut tasks = JoinSet::new();
-        runner::start(&mut tasks, &self.parts, place.clone(), health);
+        let pace = Arc::clone(&self.pace);
+        runner::start(&mut tasks, &self.parts, place.clone(), (health, pace));
         working.insert(place, tasks);
     }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::health::{Health, LostRecords};
+use super::pace::Pace;
 use super::remote::{HOLDER, Sender};
 use super::rows::{self, Found, StoredPlace, StoredState};
 use super::sift::{Taken, sift};
@@ -46,9 +47,9 @@ pub(super) fn start(
     tasks: &mut JoinSet<()>,
     parts: &Arc<ConnectorsParts>,
     (project, name): Place,
-    health: Arc<Health>,
+    (health, pace): (Arc<Health>, Arc<Pace>),
 ) {
-    let runner = Runner { parts: Arc::clone(parts), project, name, health };
+    let runner = Runner { parts: Arc::clone(parts), project, name, health, pace };
     let sender = runner.clone();
     tasks.spawn(async move { runner.run().await });
     tasks.spawn(async move { sender.send().await });
@@ -60,6 +61,7 @@ struct Runner {
     project: ProjectName,
     name: ConnectorName,
     health: Arc<Health>,
+    pace: Arc<Pace>,
 }
 
 /// A connector as it is stored, ready to work.
@@ -131,9 +133,13 @@ impl Runner {
                 news = self.parts.reader.watch(topics.keys().copied());
             }
             news.seen();
+            let turn = self.pace.turn().await;
             match self.look(&mut ready, &topics, batch).await? {
                 Looked::Found(found) => match self.take(&mut ready, &topics, &found).await {
-                    Ok(()) => batch = (batch * 2).min(ready.spec.settings.batch()),
+                    Ok(()) => {
+                        batch = (batch * 2).min(ready.spec.settings.batch());
+                        turn.rest().await;
+                    }
                     Err(ConnectorError::Commit(CommitError::TooLarge { .. })) if batch > 1 => {
                         batch /= 2;
                     }
@@ -142,7 +148,10 @@ impl Runner {
                 Looked::Nothing if matches!(ready.state, StoredState::Draining { .. }) => {
                     return self.drained(&ready).await;
                 }
-                Looked::Nothing => self.wait(&mut news, &mut changed).await,
+                Looked::Nothing => {
+                    drop(turn);
+                    self.wait(&mut news, &mut changed).await;
+                }
             }
             if self.parts.drain.has_begun() {
                 return Ok(());
@@ -259,9 +268,13 @@ impl Runner {
         for part in found {
             self.move_on(&mut transaction, ready, part).await?;
         }
+        parts.dead_letters.add(&mut transaction, &sifted.letters()).await?;
         let added = ready.target.add(&mut transaction, &sifted.kept).await?;
         match parts.store.commit(transaction).await {
-            Ok(_) => added.done(),
+            Ok(receipt) => {
+                parts.dead_letters.count(&receipt);
+                added.done();
+            }
             // Nobody knows: what is stored does.
             Err(error @ CommitError::Unknown { .. }) => return Err(error.into()),
             Err(error) => {

@@ -7,8 +7,9 @@ use stream_storage::{Clock, Timestamp};
 use crate::event::Event;
 use crate::name::TopicName;
 use crate::pipeline::{BoundError, Plugged};
+use crate::publish::{DeadLetter, GivenUpBy};
 use crate::slot::Slot;
-use crate::stage::{Change, Context, Fault, OnFault, Verdict};
+use crate::stage::{Change, Context, Fault, OnFault, Verdict, Who};
 
 /// An event on its way to a target.
 #[derive(Debug, Clone)]
@@ -94,5 +95,24 @@ impl<'a> Sifted<'a> {
                 Err(fault) => self.faulted.push((taken, fault)),
             }
         }
+    }
+
+    /// The dead letters of what the plugin broke on.
+    pub(super) fn letters(&self) -> Vec<DeadLetter<'_>> {
+        self.faulted
+            .iter()
+            .filter_map(|(taken, fault)| {
+                let Who::Plugin(plugin) = &fault.who else { return None };
+                Some(DeadLetter {
+                    by: GivenUpBy::Plugin(plugin),
+                    topic: Some(&taken.topic),
+                    place: Some((taken.slot.partition, taken.offset)),
+                    cause: fault.cause.as_str(),
+                    reason: &fault.message,
+                    attempts: 1,
+                    event: &taken.event,
+                })
+            })
+            .collect()
     }
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 use stream_storage::{Partition, ProjectName, Store, StoreError, Transaction};
 
 use super::rows::{self, Found, MemberId, StoredCommit, StoredOwner};
 use super::{Current, GroupError, Groups};
 use crate::name::{GroupName, TopicName};
-use crate::publish::Alongside;
+use crate::publish::{Alongside, AlongsideError};
 use crate::slot::Slot;
 use crate::state::{self, Attempts};
 use crate::topic::Topic;
@@ -108,7 +109,7 @@ impl Groups {
         let mut attempts = Attempts::default();
         loop {
             let mut transaction = Transaction::new(project.clone());
-            offsets.add(&mut transaction).await?;
+            offsets.add_to(&mut transaction).await?;
             match self.parts.store.commit(transaction).await {
                 Ok(_) => {
                     offsets.done().await;
@@ -212,7 +213,32 @@ pub struct MemberOffsets<'a> {
 
 #[async_trait]
 impl Alongside for MemberOffsets<'_> {
-    async fn add(&self, transaction: &mut Transaction) -> Result<(), GroupError> {
+    async fn add(
+        &self,
+        transaction: &mut Transaction,
+    ) -> Result<Option<Box<RawValue>>, AlongsideError> {
+        self.add_to(transaction).await?;
+        Ok(None)
+    }
+
+    /// The offsets are stored: what waits for them goes on.
+    async fn done(&self) {
+        let committed = self
+            .slots
+            .iter()
+            .map(|(slot, (_, commit))| (*slot, commit.generation, commit.next_offset))
+            .collect();
+        self.groups.noted(self.project, &self.group, committed).await;
+    }
+
+    /// Whoever stored them first may not have come to say so.
+    async fn repeated(&self) {
+        self.done().await;
+    }
+}
+
+impl MemberOffsets<'_> {
+    async fn add_to(&self, transaction: &mut Transaction) -> Result<(), GroupError> {
         let store: &dyn Store = self.groups.parts.store.as_ref();
         self.groups.hear(self.project, &self.group, &self.member).await?;
         let slots = || self.slots.keys().copied();
@@ -238,18 +264,6 @@ impl Alongside for MemberOffsets<'_> {
         Ok(())
     }
 
-    /// The offsets are stored: what waits for them goes on.
-    async fn done(&self) {
-        let committed = self
-            .slots
-            .iter()
-            .map(|(slot, (_, commit))| (*slot, commit.generation, commit.next_offset))
-            .collect();
-        self.groups.noted(self.project, &self.group, committed).await;
-    }
-}
-
-impl MemberOffsets<'_> {
     /// Refuses all if one is not the member's in the generation that it names.
     fn check_owner(
         &self,

@@ -11,7 +11,7 @@
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
 //! | `answer`, `record_json` | how answers are written |
-//! | `topics`, `events`, `records`, `lookups`, `groups`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `topics`, `events`, `records`, `lookups`, `groups`, `ledgers`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
@@ -26,6 +26,7 @@ mod fields;
 mod groups;
 mod identity;
 mod keys;
+mod ledgers;
 mod lookups;
 mod members;
 mod meta;

@@ -16,7 +16,9 @@ use super::error::ApiError;
 use crate::ack;
 use crate::consume::Amount;
 use crate::group::MemberId;
-use crate::name::{ConnectorName, EndpointName, GroupName, PluginName, RouteName, TopicName};
+use crate::name::{
+    ConnectorName, EndpointName, GroupName, LedgerName, PluginName, RouteName, TopicName,
+};
 use crate::pattern::Pattern;
 use crate::pipeline::BindingPlace;
 use crate::publish::OnReject;
@@ -115,6 +117,29 @@ impl FromRequestParts<Arc<App>> for ConnectorParam {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         let name = path_param(parts, "connector").await?.unwrap_or_default();
         Ok(Self(ConnectorName::parse(&name)?))
+    }
+}
+
+/// The ledger in the path.
+pub(crate) struct LedgerParam(pub(crate) LedgerName);
+
+impl FromRequestParts<Arc<App>> for LedgerParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "ledger").await?.unwrap_or_default();
+        Ok(Self(LedgerName::parse(&name)?))
+    }
+}
+
+/// What of a ledger's files the path names.
+pub(crate) struct PathParam(pub(crate) String);
+
+impl FromRequestParts<Arc<App>> for PathParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Ok(Self(path_param(parts, "path").await?.unwrap_or_default()))
     }
 }
 

@@ -11,8 +11,9 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, connectors, consume, endpoints, events, groups, keys, lookups, members, meta,
-    plugins, projects, records, routes, schemas, subscribe, topics, transactions, trials, webhooks,
+    App, bindings, connectors, consume, endpoints, events, groups, keys, ledgers, lookups, members,
+    meta, plugins, projects, records, routes, schemas, subscribe, topics, transactions, trials,
+    webhooks,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -100,6 +101,13 @@ routes! {
     get "/routes/{route}" => routes::get, "getRoute";
     put "/routes/{route}" => routes::put, "putRoute";
     delete "/routes/{route}" => routes::delete, "deleteRoute";
+    get "/ledgers" => ledgers::list, "listLedgers";
+    get "/ledgers/{ledger}" => ledgers::get, "getLedger";
+    get "/ledgers/{ledger}/checkpoint" => ledgers::checkpoint, "getCheckpoint";
+    get "/ledgers/{ledger}/tile/{*path}" => ledgers::tile, "getTile";
+    get "/ledgers/{ledger}/data/{path}" => ledgers::data, "getLedgerData";
+    get "/ledgers/{ledger}/proof" => ledgers::proof, "getReceipt";
+    get "/ledgers/{ledger}/consistency" => ledgers::consistency, "getConsistency";
     get "/connectors" => connectors::list, "listConnectors";
     get "/connectors/{connector}" => connectors::get, "getConnector";
     put "/connectors/{connector}" => connectors::put, "putConnector";

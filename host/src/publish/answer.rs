@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use stream_storage::{Ack, Appended, Receipt, StoreError, TopicId};
 
 use super::{Identity, PublishError};
@@ -15,7 +16,7 @@ use crate::state;
 const NOTE_BYTES_MAX: usize = 60 << 10;
 
 /// What was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Published {
     /// The topic that was named; `None` if events went by their types.
     pub topic: Option<String>,
@@ -34,6 +35,8 @@ pub struct Published {
     pub dropped: u64,
     /// What was true of the events when they were answered for.
     pub ack: Ack,
+    /// What was said of what is stored alongside: by the first request, if this is a repeat.
+    pub alongside: Option<Box<RawValue>>,
     /// The events had been stored by an earlier request.
     pub duplicate: bool,
 }
@@ -130,6 +133,8 @@ pub(super) struct Note {
     pub(super) unrouted: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) dropped: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) alongside: Option<Box<RawValue>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
@@ -179,6 +184,7 @@ impl Note {
             unrouted: self.unrouted,
             dropped: self.dropped,
             ack,
+            alongside: self.alongside.clone(),
             duplicate: receipt.duplicate,
         }
     }
@@ -194,6 +200,7 @@ impl Note {
             unrouted: self.unrouted,
             dropped: self.dropped,
             ack: Ack::Durable,
+            alongside: self.alongside,
             duplicate: false,
         }
     }
@@ -248,6 +255,7 @@ impl Published {
             unrouted: 0,
             dropped: 0,
             ack: Ack::Durable,
+            alongside: None,
             duplicate: true,
         }
     }

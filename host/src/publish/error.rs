@@ -2,9 +2,9 @@
 
 use stream_storage::{CommitError, RecordTooLarge, StoreError};
 
+use super::alongside::AlongsideError;
 use super::answer::Refusal;
 use crate::catalog::CatalogError;
-use crate::group::GroupError;
 use crate::partition::PartitionNotFound;
 use crate::pipeline::BoundError;
 use crate::stage::{Fault, Paused, Who};
@@ -71,7 +71,7 @@ pub enum PublishError {
     },
     /// What was to be stored alongside is refused; nothing is stored.
     #[error(transparent)]
-    Alongside(#[from] GroupError),
+    Alongside(#[from] AlongsideError),
     /// The store refused the write; or does not know, see [`CommitError::Unknown`].
     #[error(transparent)]
     Commit(#[from] CommitError),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use stream_storage::{ProjectName, TopicId};
+use stream_storage::ProjectName;
 
 use super::PublishError;
 use crate::lock::lock;
@@ -29,19 +29,19 @@ pub enum Identity {
     },
 }
 
-/// Within what a key is unique: the topic, so that what was deleted with its topic is not taken for
-/// stored; or the project, for events that go by their types.
-pub(super) type Scope = Option<TopicId>;
+/// Within what a key is unique: the topic's id, so that what was deleted with its topic is not taken
+/// for stored; what is stored alongside says; or the project, for events that go by their types.
+pub(super) type Scope<'a> = Option<&'a str>;
 
 impl Identity {
     /// The producer, epoch and sequence that stand for it in the store.
-    pub(super) fn place(&self, scope: Scope) -> (String, u64, u64) {
+    pub(super) fn place(&self, scope: Scope<'_>) -> (String, u64, u64) {
         match self {
             Self::Sequence { producer, epoch, sequence } => {
                 (sequence_producer(producer), *epoch, *sequence)
             }
             Self::Key { key, .. } => {
-                let scope = scope.map_or_else(|| "by-type".to_owned(), |topic| topic.to_string());
+                let scope = scope.unwrap_or("by-type");
                 (format!("idempotency/{scope}/{key}"), 0, 0)
             }
         }
@@ -78,7 +78,7 @@ impl KeysInFlight {
     pub(super) fn enter(
         &self,
         project: &ProjectName,
-        scope: Scope,
+        scope: Scope<'_>,
         identity: Option<&Identity>,
     ) -> Result<Option<InFlight<'_>>, PublishError> {
         let Some(identity) = identity else { return Ok(None) };

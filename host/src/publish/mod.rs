@@ -11,9 +11,11 @@
 //! | `staged` | one topic's events on their way through its plan |
 //! | `fate` | what becomes of each event |
 //! | `dead_letter` | records of events that could not be accepted, or processed |
+//! | `alongside` | what else is stored in the same transaction |
 //! | `answer` | what was stored, and how it is kept for a repeat |
 //! | `error` | why nothing was |
 
+mod alongside;
 mod answer;
 mod batch;
 mod dead_letter;
@@ -26,7 +28,6 @@ mod staged;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use stream_storage::{
     Ack, Clock, CommitError, ProducerState, ProducerStep, ProjectName, Receipt, Store, StoreError,
     Timestamp, Transaction,
@@ -34,7 +35,6 @@ use stream_storage::{
 
 use crate::catalog::{Catalog, check_writable};
 use crate::event::Event;
-use crate::group::GroupError;
 use crate::heavy::heavy;
 use crate::limit::Limits;
 use crate::name::TopicName;
@@ -52,6 +52,7 @@ use fate::Fates;
 use identity::{KeysInFlight, Scope, sequence_producer};
 use staged::{Passed, Stages};
 
+pub use alongside::{Alongside, AlongsideError};
 pub use answer::{NamedVersion, Published, Refusal, TopicPlaces};
 pub use dead_letter::{DEAD_LETTER, DeadLetter, DeadLetterError, DeadLetters, GivenUpBy, UNROUTED};
 pub use error::PublishError;
@@ -94,20 +95,6 @@ pub struct PublishRequest<'a> {
     pub on_reject: OnReject,
     /// What is stored in the same transaction; with it, there may be no event.
     pub alongside: Option<&'a dyn Alongside>,
-}
-
-/// What is stored in the transaction of a publish, or keeps it from being stored.
-#[async_trait]
-pub trait Alongside: Send + Sync {
-    /// Adds writes and conditions. Called again if a condition no longer held at the commit.
-    ///
-    /// # Errors
-    ///
-    /// The transaction is not to happen.
-    async fn add(&self, transaction: &mut Transaction) -> Result<(), GroupError>;
-
-    /// The transaction is stored.
-    async fn done(&self);
 }
 
 /// What a publisher is made of.
@@ -186,8 +173,12 @@ impl Publisher {
             Destination::Topic(name) => Some(self.parts.catalog.get(request.project, name).await?),
             Destination::ByType | Destination::Each(_) => None,
         };
-        let scope = named.as_ref().map(|topic| topic.id);
+        let scope = match &named {
+            Some(topic) => Some(topic.id.to_string()),
+            None => request.alongside.and_then(Alongside::scope),
+        };
         let identity = request.identity.as_ref();
+        let scope = scope.as_deref();
         let _in_flight = self.keys_in_flight.enter(request.project, scope, identity)?;
         if let Some(answer) = self.answered(request, scope).await? {
             return Ok(answer);
@@ -222,7 +213,7 @@ impl Publisher {
     async fn answered(
         &self,
         request: &PublishRequest<'_>,
-        scope: Scope,
+        scope: Scope<'_>,
     ) -> Result<Option<Published>, PublishError> {
         let Some(identity) = &request.identity else { return Ok(None) };
         let store = &self.parts.store;
@@ -313,7 +304,7 @@ impl Publisher {
     async fn commit(
         &self,
         request: &PublishRequest<'_>,
-        scope: Scope,
+        scope: Scope<'_>,
         batch: Batch,
     ) -> Result<Published, PublishError> {
         let Batch { appends, mut note, ack } = batch;
@@ -329,7 +320,7 @@ impl Publisher {
         transaction.appends = appends;
         let committed = match request.alongside {
             None => self.parts.store.commit(transaction).await,
-            Some(alongside) => self.commit_with(alongside, transaction).await?,
+            Some(alongside) => self.commit_with(alongside, transaction, &mut note).await?,
         };
         let receipt = committed.map_err(|error| match (error, &request.identity) {
             (CommitError::PayloadMismatch, Some(Identity::Key { key, .. })) => {
@@ -351,18 +342,29 @@ impl Publisher {
         &self,
         alongside: &dyn Alongside,
         transaction: Transaction,
+        note: &mut Note,
     ) -> Result<Result<Receipt, CommitError>, PublishError> {
         let mut attempts = Attempts::default();
         loop {
             let mut whole = transaction.clone();
-            alongside.add(&mut whole).await?;
+            note.alongside = alongside.add(&mut whole).await?;
+            if let Some(step) = whole.producer.as_mut().filter(|_| note.alongside.is_some()) {
+                step.note = note.encode();
+            }
             match self.parts.store.commit(whole).await {
+                Ok(receipt) if receipt.duplicate => {
+                    alongside.repeated().await;
+                    return Ok(Ok(receipt));
+                }
                 Ok(receipt) => {
                     alongside.done().await;
                     return Ok(Ok(receipt));
                 }
                 Err(error) => {
                     if let Err(error) = attempts.again(error) {
+                        if !matches!(error, CommitError::Unknown { .. }) {
+                            alongside.refused().await;
+                        }
                         return Ok(Err(error));
                     }
                 }
@@ -370,7 +372,7 @@ impl Publisher {
         }
     }
 
-    fn step(&self, identity: &Identity, scope: Scope, note: &Note) -> ProducerStep {
+    fn step(&self, identity: &Identity, scope: Scope<'_>, note: &Note) -> ProducerStep {
         let (id, epoch, sequence) = identity.place(scope);
         let payload_digest = identity.digest();
         let expires = payload_digest.map(|_| {

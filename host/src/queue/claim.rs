@@ -6,9 +6,10 @@ use std::time::Duration;
 use stream_storage::{
     CommitError, Expected, ProjectName, Store, Timestamp, Transaction, Versioned,
 };
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::finish::Ending;
+use super::finish::{self, Ending, Why};
 use super::front::{Bounds, Candidate, Effect, Timed};
 use super::job::{Claimed, JobId};
 use super::live::{Changes, Queue};
@@ -20,6 +21,12 @@ use crate::state;
 
 /// Jobs taken at once.
 pub const CLAIM_MAX: usize = 1_000;
+
+/// Jobs of a queue that are held at once in any case: they are kept in memory.
+const HELD_MAX: u32 = 100_000;
+
+/// What an answer has around a job and its payload, about.
+const ENVELOPE_BYTES: usize = 256;
 
 /// Even if nothing is heard of, the rows are looked at again after this time: another host may have
 /// written them.
@@ -39,6 +46,76 @@ pub struct Claim {
     pub wait: Duration,
     /// Who takes them, for people to read.
     pub holder: Option<String>,
+}
+
+/// Jobs being taken, step by step. Cancel safe, as [`Queues::claim`] is.
+pub struct Claiming<'a> {
+    queues: &'a Queues,
+    queue: Arc<Queue>,
+    /// From before the first look.
+    changed: watch::Receiver<u64>,
+    deadline: Instant,
+    claim: &'a Claim,
+}
+
+impl Claiming<'_> {
+    /// Takes jobs that are due, of at most so many bytes, but at least one.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read or written.
+    pub async fn take(&mut self, bytes_max: usize) -> Result<Vec<Claimed>, QueueError> {
+        let store = self.queues.parts.store.as_ref();
+        self.changed.mark_unchanged();
+        let settings = self.queue.settings(store).await?;
+        if settings.paused {
+            return Ok(Vec::new());
+        }
+        self.queues.claim_now(&self.queue, &settings, (self.claim, bytes_max)).await
+    }
+
+    /// Waits until there may be a job; says whether it is worth a look. It is not if the time is up,
+    /// or the server stops.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    pub async fn wait(&mut self) -> Result<bool, QueueError> {
+        let parts = &self.queues.parts;
+        if self.claim.wait.is_zero() || Instant::now() >= self.deadline {
+            return Ok(false);
+        }
+        let settings = self.queue.settings(parts.store.as_ref()).await?;
+        let (now, bounds) = (parts.clock.now(), bounds(&settings, self.claim));
+        let next = if settings.paused { None } else { self.queue.front(|f| f.next(now, bounds)) };
+        // A moment more: a timer may be early by a part of a millisecond.
+        let again = next.map_or(LOOK_AGAIN, |next| next + Duration::from_millis(1));
+        let wake = self.deadline.min(Instant::now() + again.min(LOOK_AGAIN));
+        tokio::select! {
+            biased;
+            () = parts.drain.begun() => return Ok(false),
+            _ = self.changed.changed() => {}
+            () = tokio::time::sleep_until(wake) => {
+                if next.is_none() {
+                    self.queue.front(super::front::Front::stale);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What is due.
+struct Due<'a> {
+    now: Timestamp,
+    candidates: &'a [Candidate],
+    bytes_max: usize,
+}
+
+/// What was taken of it, and what there was no room for.
+struct Took {
+    claimed: Vec<Claimed>,
+    back: Vec<Candidate>,
 }
 
 /// A job found where it was thought to be.
@@ -63,40 +140,26 @@ impl Queues {
         name: &QueueName,
         claim: &Claim,
     ) -> Result<Vec<Claimed>, QueueError> {
-        let queue = self.queue(project, name);
-        let store = self.parts.store.as_ref();
-        let deadline = Instant::now() + claim.wait;
-        let mut changed = queue.changed();
+        let mut claiming = self.claiming(project, name, claim);
         loop {
-            changed.mark_unchanged();
-            let settings = queue.settings(store).await?;
-            let now = self.parts.clock.now();
-            if !settings.paused {
-                queue.load(store, now).await?;
-                let claimed = self.claim_now(&queue, &settings, claim).await?;
-                if !claimed.is_empty() {
-                    return Ok(claimed);
-                }
-            }
-            let bounds = bounds(&settings, claim);
-            let next = if settings.paused { None } else { queue.front(|f| f.next(now, bounds)) };
-            // A moment more: a timer may be early by a part of a millisecond.
-            let again = next.map_or(LOOK_AGAIN, |next| next + Duration::from_millis(1));
-            let wake = deadline.min(Instant::now() + again.min(LOOK_AGAIN));
-            if claim.wait.is_zero() || Instant::now() >= deadline {
-                return Ok(Vec::new());
-            }
-            tokio::select! {
-                biased;
-                () = self.parts.drain.begun() => return Ok(Vec::new()),
-                _ = changed.changed() => {}
-                () = tokio::time::sleep_until(wake) => {
-                    if next.is_none() {
-                        queue.front(super::front::Front::stale);
-                    }
-                }
+            let claimed = claiming.take(usize::MAX).await?;
+            if !claimed.is_empty() || !claiming.wait().await? {
+                return Ok(claimed);
             }
         }
+    }
+
+    /// Begins to take jobs, step by step: for who has room for them only while they are taken.
+    pub fn claiming<'a>(
+        &'a self,
+        project: &ProjectName,
+        name: &QueueName,
+        claim: &'a Claim,
+    ) -> Claiming<'a> {
+        let queue = self.queue(project, name);
+        let changed = queue.changed();
+        let deadline = Instant::now() + claim.wait;
+        Claiming { queues: self, queue, changed, deadline, claim }
     }
 
     /// Takes what is due, until something is taken or nothing is left.
@@ -104,7 +167,7 @@ impl Queues {
         &self,
         queue: &Arc<Queue>,
         settings: &QueueSettings,
-        claim: &Claim,
+        (claim, bytes_max): (&Claim, usize),
     ) -> Result<Vec<Claimed>, QueueError> {
         loop {
             let now = self.parts.clock.now();
@@ -115,10 +178,11 @@ impl Queues {
                 return Ok(Vec::new());
             }
             let mut taking = Taking { queue, candidates, is_over: false };
-            let claimed = self.take(queue, settings, claim, (now, &taking.candidates)).await;
+            let due = Due { now, candidates: &taking.candidates, bytes_max };
+            let claimed = self.take(queue, settings, claim, due).await;
             match claimed {
-                Ok(Some(claimed)) => {
-                    taking.over(&[]);
+                Ok(Some(Took { claimed, back })) => {
+                    taking.over(back);
                     if !claimed.is_empty() {
                         return Ok(claimed);
                     }
@@ -141,37 +205,48 @@ impl Queues {
         queue: &Arc<Queue>,
         settings: &QueueSettings,
         claim: &Claim,
-        (now, candidates): (Timestamp, &[Candidate]),
-    ) -> Result<Option<Vec<Claimed>>, QueueError> {
+        due: Due<'_>,
+    ) -> Result<Option<Took>, QueueError> {
         let store = self.parts.store.as_ref();
         let lease = bounded(claim.lease.unwrap_or(Duration::from_millis(settings.lease_ms)));
         let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let until = Timestamp(now.0.saturating_add(lease));
+        let until = Timestamp(due.now.0.saturating_add(lease));
         let mut transaction = Transaction::new(queue.project.clone());
         let mut changes = Changes::new(Arc::clone(queue), Vec::new());
         let (mut claimed, mut spent) = (Vec::new(), Vec::new());
-        for candidate in candidates {
-            let Some(found) = find(store, queue, *candidate, now, &mut changes).await? else {
-                continue;
-            };
+        let (mut bytes, mut back) = (0_usize, &[][..]);
+        for (place, candidate) in due.candidates.iter().enumerate() {
+            let Some(found) = find(store, queue, *candidate, due.now).await? else { continue };
             if found.ticket.attempts >= settings.attempts_max {
                 spent.push(found);
                 continue;
             }
             let job_key = Row::Job.key(&queue.name, found.id);
-            let Some(job) = store.get(&queue.project, job_key.as_bytes()).await? else { continue };
-            let job = rows::decode_job(found.id, &job.value)?;
+            let job = store.get(&queue.project, job_key.as_bytes()).await?;
             let Found { id, key, row, mut ticket } = found;
+            transaction.expect(key.clone(), Expected::Version(row.version));
+            let Some(job) = job else {
+                // What a deletion has left: nobody can do it any more.
+                transaction.delete(key);
+                continue;
+            };
+            bytes = bytes.saturating_add(job.value.len()).saturating_add(ENVELOPE_BYTES);
+            if bytes > due.bytes_max && !claimed.is_empty() {
+                transaction.conditions.pop();
+                back = due.candidates.get(place..).unwrap_or_default();
+                break;
+            }
+            let job = rows::decode_job(id, &job.value)?;
             ticket.attempts += 1;
             ticket.lease += 1;
             let last_error = ticket.error.clone();
             let stored = StoredLease { until: until.0, holder: claim.holder.clone(), ticket };
-            transaction.expect(key.clone(), Expected::Version(row.version));
             if matches!(candidate, Candidate::Waiting(_)) {
                 transaction.delete(key);
             }
             transaction.put(Row::Lease.key(&queue.name, id), state::encode(&stored));
             changes.effects.push(Effect::Held((until, id)));
+            changes.tally.claimed += 1;
             claimed.push(Claimed {
                 job,
                 lease: stored.token(),
@@ -180,7 +255,7 @@ impl Queues {
                 last_error,
             });
         }
-        if claimed.is_empty() {
+        if transaction.state.is_empty() {
             changes.abandon();
         } else {
             match store.commit(transaction).await {
@@ -200,7 +275,7 @@ impl Queues {
         for found in spent {
             self.give_up(queue, found).await?;
         }
-        Ok(Some(claimed))
+        Ok(Some(Took { claimed, back: back.to_vec() }))
     }
 
     /// A job that was tried often enough and whose last holder never answered.
@@ -214,9 +289,11 @@ impl Queues {
             let expected = Expected::Version(found.row.version);
             transaction.expect(found.key.clone(), expected).delete(found.key.clone());
             let ending = Ending { queue, id: found.id, ticket: &found.ticket };
-            self.bury(&mut transaction, &mut changes, &ending, &reason).await?;
+            let why = Why { cause: finish::EXPIRED, reason: &reason };
+            self.bury(&mut transaction, &mut changes, &ending, why).await?;
             match self.parts.store.commit(transaction).await {
-                Ok(_) => {
+                Ok(receipt) => {
+                    self.parts.dead_letters.count(&receipt);
                     changes.done();
                     return Ok(());
                 }
@@ -241,7 +318,6 @@ async fn find(
     queue: &Arc<Queue>,
     candidate: Candidate,
     now: Timestamp,
-    changes: &mut Changes,
 ) -> Result<Option<Found>, QueueError> {
     let project = &queue.project;
     match candidate {
@@ -260,7 +336,6 @@ async fn find(
                 queue.front(|front| front.apply(Effect::Held(held)));
                 return Ok(None);
             }
-            changes.effects.push(Effect::Free(id));
             ticket.error = Some(EXPIRED.to_owned());
             Ok(Some(Found { id, key, row, ticket }))
         }
@@ -270,7 +345,7 @@ async fn find(
 fn bounds(settings: &QueueSettings, claim: &Claim) -> Bounds {
     Bounds {
         max: claim.max.min(CLAIM_MAX),
-        concurrency: settings.concurrency,
+        concurrency: Some(settings.concurrency.map_or(HELD_MAX, |most| most.min(HELD_MAX))),
         rate_per_second: settings.rate_per_second,
     }
 }
@@ -287,9 +362,9 @@ struct Taking<'a> {
 }
 
 impl Taking<'_> {
-    fn over(&mut self, back: &[Candidate]) {
+    fn over(&mut self, back: Vec<Candidate>) {
         self.is_over = true;
-        self.queue.front(|front| front.took(self.candidates.len(), back));
+        self.queue.front(|front| front.took(self.candidates.len(), &back));
     }
 
     fn give_back(&mut self) {

@@ -1,26 +1,19 @@
-//! Jobs that were given up: seen, tried again, forgotten; and whole queues emptied.
+//! Jobs that were given up: tried again, or forgotten.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use stream_storage::{Expected, ProjectName, StateEntry, Store, Timestamp, Transaction};
+use stream_storage::{Expected, ProjectName, StateEntry, Transaction};
 
 use super::enqueue::Placing;
 use super::job::JobId;
 use super::live::{Changes, Queue};
-use super::rows::{self, Dead, Done, Row, Ticket, Ties};
+use super::rows::{self, Dead, Row, Ticket, Ties};
 use super::{QueueError, Queues};
 use crate::name::QueueName;
 use crate::state::{self, Attempts};
 
 /// Rows deleted, or jobs tried again, in one transaction.
 const STEP: usize = 1_000;
-
-/// How long a job that was given up is kept: as long as its dead letter.
-const DEAD_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// How long a result is kept.
-const DONE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Queues {
     /// Puts dead jobs back into their queue, with all their tries before them: these ones, or all
@@ -104,22 +97,6 @@ impl Queues {
         }
     }
 
-    /// Deletes all jobs of a queue, whatever their state. Who holds one is refused from here on.
-    ///
-    /// # Errors
-    ///
-    /// The store could not be read or written.
-    pub async fn purge(&self, project: &ProjectName, name: &QueueName) -> Result<(), QueueError> {
-        for kind in Row::ALL {
-            let prefix = kind.of(name);
-            self.delete_rows(project, &prefix, |_| Ok(Some(Vec::new()))).await?;
-        }
-        let queue = self.queue(project, name);
-        queue.front(|front| *front = super::front::Front::default());
-        queue.wake();
-        Ok(())
-    }
-
     /// Deletes dead jobs: these ones, or all if `None`. Returns how many.
     ///
     /// # Errors
@@ -131,69 +108,45 @@ impl Queues {
         name: &QueueName,
         ids: Option<&[JobId]>,
     ) -> Result<usize, QueueError> {
-        let prefix = Row::Dead.of(name);
-        self.delete_rows(project, &prefix, |row| {
-            let Ok(id) = JobId::parse(&state::name_in(&row.key, &prefix)) else { return Ok(None) };
-            let is_meant = ids.is_none_or(|ids| ids.contains(&id));
-            Ok(is_meant.then(|| vec![Row::Job.key(name, id)]))
-        })
-        .await
+        let Some(ids) = ids else {
+            let prefix = Row::Dead.of(name);
+            let job = |row: &StateEntry| {
+                let id = JobId::parse(&state::name_in(&row.key, &prefix)).ok();
+                Ok(id.map(|id| vec![Row::Job.key(name, id)]))
+            };
+            return self.delete_rows(project, (&prefix, STEP), job).await;
+        };
+        let mut count = 0;
+        for ids in ids.chunks(STEP) {
+            count += self.discard_some(project, name, ids).await?;
+        }
+        Ok(count)
     }
 
-    /// Deletes what has been kept long enough: results and dead jobs.
-    ///
-    /// # Errors
-    ///
-    /// The store could not be read or written.
-    pub(super) async fn sweep(&self, project: &ProjectName) -> Result<(), QueueError> {
-        let now = self.parts.clock.now();
-        let before = |kept: Duration| {
-            Timestamp(now.0.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)))
-        };
-        let of_job = |row: &StateEntry| {
-            let key = String::from_utf8_lossy(&row.key).into_owned();
-            key.split_once('/').map(|(_, rest)| vec![format!("job/{rest}")])
-        };
-        self.delete_rows(project, "job-done/", |row| {
-            let done: Done = state::decode(&row.key, &row.versioned)?;
-            Ok(of_job(row).filter(|_| done.at < before(DONE_KEPT).0))
-        })
-        .await?;
-        self.delete_rows(project, "job-dead/", |row| {
-            let dead: Dead = state::decode(&row.key, &row.versioned)?;
-            Ok(of_job(row).filter(|_| dead.at < before(DEAD_KEPT).0))
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// Deletes rows under `prefix` for which `with` says so, each with the keys that it names.
-    /// Returns how many rows.
-    async fn delete_rows(
+    async fn discard_some(
         &self,
         project: &ProjectName,
-        prefix: &str,
-        with: impl Fn(&StateEntry) -> Result<Option<Vec<String>>, stream_storage::StoreError> + Send,
+        name: &QueueName,
+        ids: &[JobId],
     ) -> Result<usize, QueueError> {
-        let store: &dyn Store = self.parts.store.as_ref();
-        let mut after: Option<Vec<u8>> = None;
-        let mut count = 0;
+        let store = self.parts.store.as_ref();
+        let mut attempts = Attempts::default();
         loop {
-            let rows = store.scan(project, prefix.as_bytes(), after.as_deref(), STEP).await?;
-            let Some(last) = rows.last() else { return Ok(count) };
-            after = Some(last.key.to_vec());
             let mut transaction = Transaction::new(project.clone());
-            for row in rows {
-                if let Some(keys) = with(&row)? {
-                    transaction.delete(row.key);
-                    for key in keys {
-                        transaction.delete(key);
-                    }
-                    count += 1;
+            for id in ids {
+                let key = Row::Dead.key(name, *id);
+                if let Some(row) = store.get(project, key.as_bytes()).await? {
+                    transaction.expect(key.clone(), Expected::Version(row.version)).delete(key);
+                    transaction.delete(Row::Job.key(name, *id));
                 }
             }
-            if !transaction.state.is_empty() {
-                store.commit(transaction).await?;
+            let count = transaction.conditions.len();
+            if count == 0 {
+                return Ok(0);
+            }
+            match store.commit(transaction).await {
+                Ok(_) => return Ok(count),
+                Err(error) => attempts.again(error)?,
             }
         }
     }

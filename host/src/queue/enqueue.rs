@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stream_storage::{Expected, Store, StoreError, Timestamp, Transaction};
+use stream_storage::{CommitError, Expected, Store, StoreError, Timestamp, Transaction};
 
 use super::front::Effect;
 use super::job::{JobId, NewJob};
@@ -86,12 +86,13 @@ impl Queues {
             transaction.put(Row::Job.key(name, id), rows::encode_job(job, now));
             let effect = placing.place(transaction, id, due, ticket).await?;
             changes.effects.extend(effect);
+            changes.tally.enqueued += 1;
             ids.push(JobPlace { id, is_duplicate: false });
         }
         Ok(Enqueued { changes, ids })
     }
 
-    /// Puts jobs into a queue, in a transaction of their own.
+    /// Puts jobs into a queue, in a transaction of their own; makes the queue if it is not there.
     ///
     /// # Errors
     ///
@@ -105,6 +106,8 @@ impl Queues {
         let mut attempts = state::Attempts::default();
         loop {
             let mut transaction = Transaction::new(project.clone());
+            self.require(&mut transaction, name).await?;
+            let makes_queue = !transaction.state.is_empty();
             let enqueued = self.enqueue(&mut transaction, name, jobs.to_vec()).await?;
             let places = enqueued.places().to_vec();
             if transaction.state.is_empty() {
@@ -114,9 +117,18 @@ impl Queues {
             match self.parts.store.commit(transaction).await {
                 Ok(_) => {
                     enqueued.done();
+                    if makes_queue {
+                        self.configured(project, name);
+                    }
                     return Ok(places);
                 }
-                Err(error) => attempts.again(error)?,
+                Err(error @ CommitError::Unknown { .. }) => return Err(error.into()),
+                Err(error) => {
+                    enqueued.abandon();
+                    attempts.again(error)?;
+                    // The condition may have been that of the queue itself.
+                    self.configured(project, name);
+                }
             }
         }
     }

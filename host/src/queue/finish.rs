@@ -1,6 +1,7 @@
 //! What becomes of a job that somebody holds. Whoever ends one shows its lease: if the job was taken
 //! by another since, nothing is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use super::backoff::Backoff;
 use super::enqueue::promote;
 use super::front::Effect;
 use super::job::{JobId, Lease, Retry};
+use super::letter::GivenUp;
 use super::live::{Changes, Queue};
+use super::metrics::Tally;
 use super::rows::{self, Dead, Done, Row, StoredLease, Ticket};
 use super::settings::bounded;
 use super::{QueueError, Queues};
@@ -103,6 +106,20 @@ impl Finished {
     }
 }
 
+/// Causes of a job's death.
+const ATTEMPTS: &str = "attempts";
+const REFUSED: &str = "refused";
+pub(super) const EXPIRED: &str = "lease-expired";
+
+/// Why a job is given up.
+#[derive(Clone, Copy)]
+pub(super) struct Why<'a> {
+    /// As a word.
+    pub(super) cause: &'static str,
+    /// For people.
+    pub(super) reason: &'a str,
+}
+
 /// A job that ends.
 pub(super) struct Ending<'a> {
     pub(super) queue: &'a Arc<Queue>,
@@ -130,20 +147,30 @@ impl Queues {
         name: &QueueName,
         ends: &[Finish],
     ) -> Result<Finished, QueueError> {
-        let store = self.parts.store.as_ref();
         let queue = self.queue(&transaction.project, name);
-        let settings = queue.settings(store).await?;
         let mut held = Vec::with_capacity(ends.len());
         for end in ends {
-            held.push(self.held(&queue, end).await?);
+            let found = self.held(&queue, end).await;
+            held.push((end, found.inspect_err(|error| self.count_refused(error))?));
         }
-        let keys = held.iter().filter_map(|held| held.stored.ticket.ties.key.as_deref());
+        self.end(transaction, &queue, held).await
+    }
+
+    /// Adds the ends of jobs that are held.
+    async fn end(
+        &self,
+        transaction: &mut Transaction,
+        queue: &Arc<Queue>,
+        held: Vec<(&Finish, Held)>,
+    ) -> Result<Finished, QueueError> {
+        let settings = queue.settings(self.parts.store.as_ref()).await?;
+        let keys = held.iter().filter_map(|(_, held)| held.stored.ticket.ties.key.as_deref());
         let keys = queue.hold_keys(keys).await;
-        let mut changes = Changes::new(Arc::clone(&queue), keys);
-        let mut fates = Vec::with_capacity(ends.len());
-        for (end, held) in ends.iter().zip(held) {
+        let mut changes = Changes::new(Arc::clone(queue), keys);
+        let mut fates = Vec::with_capacity(held.len());
+        for (end, held) in held {
             transaction.expect(held.key.clone(), held.expected);
-            let ending = Ending { queue: &queue, id: end.id, ticket: &held.stored.ticket };
+            let ending = Ending { queue, id: end.id, ticket: &held.stored.ticket };
             let fate = match &end.outcome {
                 Outcome::Extended { lease } => {
                     let lease = lease.unwrap_or(Duration::from_millis(settings.lease_ms));
@@ -156,6 +183,7 @@ impl Queues {
                 }
                 Outcome::Done { result } => {
                     self.complete(transaction, &mut changes, &ending, result.as_deref()).await?;
+                    changes.tally.completed += 1;
                     Fate::Done
                 }
                 Outcome::Failed { reason, retry } => {
@@ -164,10 +192,13 @@ impl Queues {
                         Some(delay) => {
                             let mut ticket = held.stored.ticket.clone();
                             ticket.error = Some(cut(reason));
+                            changes.tally.failed += 1;
                             self.again(transaction, &mut changes, &ending, (delay, ticket))
                         }
                         None => {
-                            self.bury(transaction, &mut changes, &ending, reason).await?;
+                            let cause = if *retry == Retry::Never { REFUSED } else { ATTEMPTS };
+                            let why = Why { cause, reason };
+                            self.bury(transaction, &mut changes, &ending, why).await?;
                             Fate::Dead
                         }
                     }
@@ -201,7 +232,8 @@ impl Queues {
             let mut transaction = Transaction::new(project.clone());
             let finished = self.finish(&mut transaction, name, ends).await?;
             match self.parts.store.commit(transaction).await {
-                Ok(_) => {
+                Ok(receipt) => {
+                    self.parts.dead_letters.count(&receipt);
                     let fates = finished.fates().to_vec();
                     finished.done();
                     return Ok(fates);
@@ -212,6 +244,65 @@ impl Queues {
                     attempts.again(error)?;
                 }
             }
+        }
+    }
+
+    /// Ends jobs in a transaction of their own, each job given once: those whose leases are current.
+    /// Returns what became of each, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read or written. That a job is finished, or its lease not current, is
+    /// told of that job.
+    pub async fn finish_each(
+        &self,
+        project: &ProjectName,
+        name: &QueueName,
+        ends: &[Finish],
+    ) -> Result<Vec<Result<Fate, QueueError>>, QueueError> {
+        let queue = self.queue(project, name);
+        let mut attempts = Attempts::default();
+        loop {
+            let (mut held, mut refused) = (Vec::with_capacity(ends.len()), BTreeMap::new());
+            for (place, end) in ends.iter().enumerate() {
+                match self.held(&queue, end).await {
+                    Ok(found) => held.push((end, found)),
+                    Err(error @ (QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. })) => {
+                        drop(refused.insert(place, error))
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let mut transaction = Transaction::new(project.clone());
+            let finished = self.end(&mut transaction, &queue, held).await?;
+            let committed = match transaction.state.is_empty() {
+                true => Ok(()),
+                false => self.parts.store.commit(transaction).await.map(drop),
+            };
+            match committed {
+                Ok(()) => {
+                    refused.values().for_each(|error| self.count_refused(error));
+                    let mut fates = finished.fates().to_vec().into_iter();
+                    finished.done();
+                    let of = |place| match refused.remove(&place) {
+                        Some(error) => Some(Err(error)),
+                        None => fates.next().map(Ok),
+                    };
+                    return Ok((0..ends.len()).filter_map(of).collect());
+                }
+                Err(error @ CommitError::Unknown { .. }) => return Err(error.into()),
+                Err(error) => {
+                    finished.abandon();
+                    attempts.again(error)?;
+                }
+            }
+        }
+    }
+
+    /// Counts who came too late.
+    fn count_refused(&self, error: &QueueError) {
+        if matches!(error, QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. }) {
+            self.counters.add(Tally { stale: 1, ..Tally::default() });
         }
     }
 
@@ -290,19 +381,28 @@ impl Queues {
         self.untie(transaction, changes, ending).await
     }
 
-    /// Ends a job as dead: it stays, for people to look at and to try again.
+    /// Ends a job as dead: it stays, for people to look at and to try again, and the dead-letter
+    /// topic tells of it.
     pub(super) async fn bury(
         &self,
         transaction: &mut Transaction,
         changes: &mut Changes,
         ending: &Ending<'_>,
-        reason: &str,
+        Why { cause, reason }: Why<'_>,
     ) -> Result<(), QueueError> {
         let Ending { queue, id, ticket } = ending;
         let at = self.parts.clock.now().0;
         let Ticket { attempts, lease, .. } = **ticket;
-        let dead = Dead { at, attempts, lease, reason: cut(reason) };
+        let reason = cut(reason);
+        let key = Row::Job.key(&queue.name, *id);
+        if let Some(job) = self.parts.store.get(&queue.project, key.as_bytes()).await? {
+            let job = rows::decode_job(*id, &job.value)?;
+            let given_up = GivenUp { queue: queue.name.as_str(), job: &job, attempts };
+            given_up.tell(&self.parts.dead_letters, transaction, cause, &reason).await?;
+        }
+        let dead = Dead { at, attempts, lease, reason };
         transaction.put(Row::Dead.key(&queue.name, *id), state::encode(&dead));
+        changes.tally.dead += 1;
         self.untie(transaction, changes, ending).await
     }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, RwLock};
 
-use stream_storage::{ProjectName, StateEntry, Store, StoreError, Timestamp};
+use stream_storage::{Expected, ProjectName, StateEntry, Store, StoreError, Timestamp};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::front::{Effect, Front, Missing, Timed, WINDOW};
 use super::job::JobId;
+use super::metrics::{Counters, Tally};
 use super::rows::{self, Row, StoredLease};
 use super::settings::QueueSettings;
 use crate::lock::{lock, read, write};
@@ -17,12 +18,29 @@ use crate::state::{self, PageRequest};
 /// Keys share so many locks.
 const STRIPES: usize = 64;
 
+/// How a queue is set up, as far as it is known.
+#[derive(Debug, Default)]
+struct Known {
+    setup: Option<Setup>,
+    /// Counts changes: what was read before one is not kept behind it.
+    changes: u64,
+}
+
+/// How a queue is set up.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    /// As usual, if nobody has set it up.
+    pub(super) settings: Arc<QueueSettings>,
+    /// What its row is expected to be.
+    pub(super) expected: Expected,
+}
+
 /// One queue.
 pub(super) struct Queue {
     pub(super) project: ProjectName,
     pub(super) name: QueueName,
     front: Mutex<Front>,
-    settings: RwLock<Option<Arc<QueueSettings>>>,
+    setup: RwLock<Known>,
     /// One read of rows at a time.
     loading: AsyncMutex<()>,
     /// Counts changes that may bring a job.
@@ -30,15 +48,18 @@ pub(super) struct Queue {
     /// Held while rows of a key are read and written, so that the jobs of a key do not make each
     /// other's commits fail.
     stripes: Vec<Arc<AsyncMutex<()>>>,
+    /// Of all queues.
+    counters: Arc<Counters>,
 }
 
 impl Queue {
-    pub(super) fn new(project: ProjectName, name: QueueName) -> Self {
+    pub(super) fn new(project: ProjectName, name: QueueName, counters: Arc<Counters>) -> Self {
         Self {
             project,
             name,
+            counters,
             front: Mutex::default(),
-            settings: RwLock::default(),
+            setup: RwLock::default(),
             loading: AsyncMutex::default(),
             changed: watch::Sender::new(0),
             stripes: (0..STRIPES).map(|_| Arc::default()).collect(),
@@ -89,18 +110,37 @@ impl Queue {
         &self,
         store: &dyn Store,
     ) -> Result<Arc<QueueSettings>, StoreError> {
-        if let Some(known) = read(&self.settings).clone() {
-            return Ok(known);
-        }
+        Ok(self.setup(store).await?.settings)
+    }
+
+    /// Whether somebody has set the queue up, and how.
+    pub(super) async fn setup(&self, store: &dyn Store) -> Result<Setup, StoreError> {
+        let changes = {
+            let known = read(&self.setup);
+            if let Some(setup) = &known.setup {
+                return Ok(setup.clone());
+            }
+            known.changes
+        };
         let key = rows::settings(&self.name);
         let found = store.get(&self.project, key.as_bytes()).await?;
         let settings = Arc::new(rows::decode(&key, found.as_ref())?.unwrap_or_default());
-        Ok(write(&self.settings).get_or_insert(settings).clone())
+        let expected = found.map_or(Expected::Absent, |row| Expected::Version(row.version));
+        let setup = Setup { settings, expected };
+        let mut known = write(&self.setup);
+        if known.changes == changes {
+            known.setup = Some(setup.clone());
+        }
+        Ok(setup)
     }
 
     /// Forgets the settings, which have changed.
     pub(super) fn forget_settings(&self) {
-        *write(&self.settings) = None;
+        {
+            let mut known = write(&self.setup);
+            known.setup = None;
+            known.changes += 1;
+        }
         self.wake();
     }
 
@@ -188,17 +228,21 @@ pub(super) struct Changes {
     pub(super) effects: Vec<Effect>,
     /// Held until the end of the commit.
     _keys: Vec<OwnedMutexGuard<()>>,
+    /// What is counted if it happens.
+    pub(super) tally: Tally,
     is_told: bool,
 }
 
 impl Changes {
     pub(super) fn new(queue: Arc<Queue>, keys: Vec<OwnedMutexGuard<()>>) -> Self {
-        Self { queue, effects: Vec::new(), _keys: keys, is_told: false }
+        let tally = Tally::default();
+        Self { queue, effects: Vec::new(), _keys: keys, tally, is_told: false }
     }
 
     /// The transaction is committed.
     pub(super) fn done(mut self) {
         self.is_told = true;
+        self.queue.counters.add(self.tally);
         let effects = std::mem::take(&mut self.effects);
         if effects.is_empty() {
             return;

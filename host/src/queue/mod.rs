@@ -15,9 +15,13 @@
 //! | `enqueue` | jobs go in |
 //! | `claim` | jobs are taken |
 //! | `finish` | jobs end, or come again |
-//! | `dead` | jobs that were given up; what is kept and for how long |
+//! | `dead`, `letter` | jobs that were given up; what is kept and for how long, and is told |
+//! | `alongside` | jobs go in, and end, with the transaction of a publish |
+//! | `purge` | what is deleted: whole queues, and what was kept long enough |
 //! | `view` | how queues and jobs stand |
+//! | `metrics` | what is counted |
 
+mod alongside;
 mod backoff;
 mod claim;
 mod dead;
@@ -26,7 +30,10 @@ mod error;
 mod finish;
 mod front;
 mod job;
+mod letter;
 mod live;
+mod metrics;
+mod purge;
 mod rows;
 mod settings;
 #[cfg(test)]
@@ -45,18 +52,22 @@ use crate::drain::Drain;
 use crate::lock::lock;
 use crate::name::QueueName;
 use crate::project::Projects;
+use crate::publish::DeadLetters;
 use crate::state::{self, Attempts, PageRequest};
 use front::Effect;
 use job::JobIds;
 use live::{Changes, Queue};
+use metrics::Counters;
 use rows::{Row, StoredLease};
 
+pub use alongside::{Enqueuing, Finishing};
 pub use backoff::{Backoff, Delays, jittered};
-pub use claim::{CLAIM_MAX, Claim};
+pub use claim::{CLAIM_MAX, Claim, Claiming};
 pub use enqueue::{Enqueued, JobPlace};
 pub use error::QueueError;
 pub use finish::{Fate, Finish, Finished, Outcome};
 pub use job::{Claimed, InvalidJobId, Job, JobId, JobState, JobView, Lease, NewJob, Retry, Source};
+pub use metrics::QueueMetrics;
 pub(crate) use rows::digest;
 pub use settings::{BackoffSettings, InvalidSettings, QueueSettings};
 pub use view::{COUNT_MAX, Listed, QueueView};
@@ -76,6 +87,7 @@ pub struct Queues {
     ids: JobIds,
     random: Mutex<StdRng>,
     live: Mutex<HashMap<(ProjectName, QueueName), Arc<Queue>>>,
+    counters: Arc<Counters>,
 }
 
 /// What queues are made of.
@@ -86,6 +98,8 @@ pub struct QueuesParts {
     pub clock: Arc<dyn Clock>,
     /// Whose jobs there are.
     pub projects: Arc<Projects>,
+    /// Where those that are given up are told of.
+    pub dead_letters: Arc<DeadLetters>,
     /// Ends waiting.
     pub drain: Drain,
 }
@@ -94,7 +108,13 @@ impl Queues {
     /// Reads nothing yet.
     pub fn new(parts: QueuesParts, mut random: StdRng) -> Self {
         let ids = JobIds::new(random.random());
-        Self { parts, ids, random: Mutex::new(random), live: Mutex::default() }
+        Self {
+            parts,
+            ids,
+            random: Mutex::new(random),
+            live: Mutex::default(),
+            counters: Arc::default(),
+        }
     }
 
     /// Deletes what was kept long enough, now and then until the drain begins.
@@ -153,19 +173,50 @@ impl Queues {
     ///
     /// The store could not be read or written.
     pub async fn ensure(&self, project: &ProjectName, name: &QueueName) -> Result<(), QueueError> {
-        match self.get(project, name).await {
-            Err(QueueError::NotFound { .. }) => {}
-            found => return found.map(drop),
+        let mut attempts = Attempts::default();
+        loop {
+            let mut transaction = Transaction::new(project.clone());
+            self.require(&mut transaction, name).await?;
+            if transaction.state.is_empty() {
+                return Ok(());
+            }
+            match self.parts.store.commit(transaction).await {
+                Ok(_) => {
+                    self.configured(project, name);
+                    return Ok(());
+                }
+                Err(error) => {
+                    attempts.again(error)?;
+                    self.configured(project, name);
+                }
+            }
         }
+    }
+
+    /// Adds to `transaction` that the queue is there: as it is, or set up as usual. Call
+    /// [`configured`](Self::configured) after a conflict, and if it was set up.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn require(
+        &self,
+        transaction: &mut Transaction,
+        name: &QueueName,
+    ) -> Result<(), QueueError> {
+        let queue = self.queue(&transaction.project, name);
+        let setup = queue.setup(self.parts.store.as_ref()).await?;
         let key = rows::settings(name);
-        let mut transaction = Transaction::new(project.clone());
-        transaction.expect(key.clone(), Expected::Absent);
-        transaction.put(key, state::encode(&QueueSettings::default()));
-        match self.parts.store.commit(transaction).await {
-            // Somebody else was faster.
-            Ok(_) | Err(stream_storage::CommitError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        transaction.expect(key.clone(), setup.expected);
+        if setup.expected == Expected::Absent {
+            transaction.put(key, state::encode(&QueueSettings::default()));
         }
+        Ok(())
+    }
+
+    /// What happened since the start, of all queues.
+    pub fn metrics(&self) -> QueueMetrics {
+        self.counters.now()
     }
 
     /// Deletes a queue and all its jobs.
@@ -175,11 +226,12 @@ impl Queues {
     /// There is no such queue, or the store could not be read or written.
     pub async fn delete(&self, project: &ProjectName, name: &QueueName) -> Result<(), QueueError> {
         self.get(project, name).await?;
+        let until = self.ids.next(self.parts.clock.now());
         let mut transaction = Transaction::new(project.clone());
         transaction.delete(rows::settings(name));
         self.parts.store.commit(transaction).await?;
         self.configured(project, name);
-        self.purge(project, name).await
+        self.purge_until(project, name, until).await
     }
 
     /// Ends the leases of one holder: it is gone, as a server's own executors are after a restart.
@@ -202,6 +254,9 @@ impl Queues {
             let prefix = Row::Lease.of(name);
             let all = PageRequest::default();
             for row in state::page(store, project, &prefix, &all).await?.items {
+                if transaction.state.len() == ENQUEUE_MAX {
+                    break;
+                }
                 let lease: StoredLease = state::decode(&row.key, &row.versioned)?;
                 if lease.holder.as_deref() == Some(holder) && lease.until > 0 {
                     let ended = StoredLease { until: 0, ..lease };
@@ -217,11 +272,12 @@ impl Queues {
                 return Ok(());
             }
             match store.commit(transaction).await {
-                Ok(_) => {
-                    changes.done();
-                    return Ok(());
+                // Until none is left.
+                Ok(_) => changes.done(),
+                Err(error) => {
+                    attempts.again(error)?;
+                    changes.abandon();
                 }
-                Err(error) => attempts.again(error)?,
             }
         }
     }
@@ -231,9 +287,10 @@ impl Queues {
         if live.len() > IDLE_MAX {
             live.retain(|_, queue| Arc::strong_count(queue) > 1 || queue.is_watched());
         }
-        let queue = live
-            .entry((project.clone(), name.clone()))
-            .or_insert_with(|| Arc::new(Queue::new(project.clone(), name.clone())));
+        let queue = live.entry((project.clone(), name.clone())).or_insert_with(|| {
+            let counters = Arc::clone(&self.counters);
+            Arc::new(Queue::new(project.clone(), name.clone(), counters))
+        });
         Arc::clone(queue)
     }
 }

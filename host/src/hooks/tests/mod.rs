@@ -248,7 +248,10 @@ fn parts(
 ) -> HooksParts {
     let clock: Arc<dyn Clock> = clock.clone();
     let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
+    let catalog = Arc::new(Catalog::new(store.clone(), clock.clone(), 16));
+    let dead_letters = Arc::new(DeadLetters::new(catalog.clone(), Arc::default()));
     let queues = QueuesParts {
+        dead_letters: dead_letters.clone(),
         store: store.clone(),
         clock: clock.clone(),
         projects: projects.clone(),
@@ -259,7 +262,8 @@ fn parts(
     HooksParts {
         store: store.clone(),
         clock: clock.clone(),
-        catalog: Arc::new(Catalog::new(store.clone(), clock, 16)),
+        catalog,
+        dead_letters,
         projects,
         queues: Arc::new(Queues::new(queues, rand::make_rng())),
         sealer: Arc::new(Sealer::from_text(key).unwrap()),

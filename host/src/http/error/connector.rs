@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use super::group::of_dead_letter;
+use super::queue::of_queue;
 use super::stage::{of_bound, of_pipeline};
 use super::store::{of_commit, of_store};
 use super::{
@@ -9,7 +11,6 @@ use super::{
 };
 use crate::connector::ConnectorError;
 use crate::egress::EgressError;
-use crate::queue::QueueError;
 
 pub(super) fn of_connector(error: &ConnectorError) -> Told {
     match error {
@@ -27,21 +28,9 @@ pub(super) fn of_connector(error: &ConnectorError) -> Told {
         ConnectorError::Partition(_) => of_field("partition"),
         ConnectorError::Consume(error) => of_consume(error),
         ConnectorError::Queue(error) => of_queue(error),
+        ConnectorError::DeadLetter(error) => of_dead_letter(error),
         ConnectorError::Commit(error) => of_commit(error),
         ConnectorError::Store(error) => of_store(error),
-    }
-}
-
-pub(super) fn of_queue(error: &QueueError) -> Told {
-    match error {
-        QueueError::NotFound { .. } => not_found("queue-not-found"),
-        QueueError::Reserved { .. } => of_field("queue"),
-        QueueError::NoSuchJob { .. } => not_found("job-not-found"),
-        QueueError::StaleLease { .. } => conflict("stale-lease"),
-        QueueError::Settings(error) => of_field(error.field),
-        QueueError::Catalog(error) => of_catalog(error),
-        QueueError::Commit(error) => of_commit(error),
-        QueueError::Store(error) => of_store(error),
     }
 }
 

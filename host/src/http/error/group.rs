@@ -43,7 +43,7 @@ pub(super) fn of_group(error: &GroupError) -> Told {
     }
 }
 
-fn of_dead_letter(error: &DeadLetterError) -> Told {
+pub(super) fn of_dead_letter(error: &DeadLetterError) -> Told {
     match error {
         DeadLetterError::Catalog(error) => of_catalog(error),
         DeadLetterError::Record(_) | DeadLetterError::Partition(_) => internal(),

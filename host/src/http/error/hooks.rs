@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::connector::{of_egress, of_queue};
+use super::connector::of_egress;
+use super::queue::of_queue;
 use super::store::{of_commit, of_store};
 use super::{Told, conflict, not_found, of_catalog, of_field, unavailable};
 use crate::hooks::HooksError;

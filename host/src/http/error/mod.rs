@@ -7,6 +7,8 @@
 mod connector;
 mod group;
 mod hooks;
+mod ledger;
+mod queue;
 mod stage;
 mod store;
 
@@ -29,17 +31,21 @@ use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
 use crate::hooks::HooksError;
+use crate::ledger::LedgerError;
 use crate::live::FeedError;
 use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
 use crate::project::ProjectError;
 use crate::publish::PublishError;
+use crate::queue::{InvalidJobId, QueueError};
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
 use connector::of_connector;
 use group::of_group;
 use hooks::of_hooks;
+use ledger::of_ledger;
+use queue::of_queue;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
 
@@ -108,7 +114,13 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Hooks(#[from] HooksError),
     #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
     Connector(#[from] ConnectorError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    JobId(#[from] InvalidJobId),
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
@@ -197,7 +209,7 @@ impl Told {
 
 /// The code of a field's error is `invalid-` and its name.
 pub(super) fn of_field(field: &str) -> Told {
-    let word = field.to_ascii_lowercase().replace('_', "-");
+    let word = field.to_ascii_lowercase().replace(['_', '.'], "-");
     Told::new(StatusCode::BAD_REQUEST, format!("invalid-{word}")).with(json!({ "field": field }))
 }
 
@@ -285,7 +297,10 @@ fn of(error: &ApiError) -> Told {
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
         ApiError::Hooks(error) => of_hooks(error),
+        ApiError::Ledger(error) => of_ledger(error),
         ApiError::Connector(error) => of_connector(error),
+        ApiError::Queue(error) => of_queue(error),
+        ApiError::JobId(_) => of_field("id"),
         ApiError::Pattern(error) => {
             of_field("pattern").with(json!({ "field": "pattern", "byte": error.at }))
         }

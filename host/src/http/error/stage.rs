@@ -9,19 +9,21 @@ use serde_json::{Value, json};
 use stream_storage::RecordTooLarge;
 
 use super::group::of_group;
+use super::queue::of_queue;
 use super::store::{of_commit, of_store};
 use super::{Told, bad_request, conflict, not_found, of_catalog, of_field, too_large, unavailable};
 use crate::partition::PartitionNotFound;
 use crate::pipeline::{BoundError, PipelineError, RELOAD_INTERVAL, SchemasError};
 use crate::plugin::CheckError;
-use crate::publish::PublishError;
+use crate::publish::{AlongsideError, PublishError};
 use crate::registry::RegistryError;
 use crate::stage::{Cause, Fault, Paused, Who};
 
 pub(super) fn of_publish(error: &PublishError) -> Told {
     match error {
         PublishError::Catalog(error) => of_catalog(error),
-        PublishError::Alongside(error) => of_group(error),
+        PublishError::Alongside(AlongsideError::Group(error)) => of_group(error),
+        PublishError::Alongside(AlongsideError::Queue(error)) => of_queue(error),
         PublishError::Empty => bad_request("empty-batch"),
         PublishError::Partition(PartitionNotFound { index, .. }) => {
             of_field("partition").with(json!({ "field": "partition", "index": index }))

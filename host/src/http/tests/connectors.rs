@@ -316,6 +316,10 @@ async fn what_a_service_elsewhere_will_never_take_is_dead_and_can_be_sent_again(
     assert!(told["last_error"].as_str().unwrap().contains("400"), "{told}");
     let dead = server.get("/connectors/c/dead-letters").await.json();
     assert_eq!(dead["dead_letters"][0]["source"]["offset"], json!(0));
+    let letter = server.get("/topics/_dead-letter/consume?group=g").await.json();
+    let letter = &letter["records"][0]["value"];
+    assert_eq!((&letter["kind"], &letter["cause"]), (&json!("queue"), &json!("refused")));
+    assert_eq!((&letter["topic"], &letter["offset"]), (&json!("t"), &json!(0)));
     let redriven = server.call("POST /connectors/c/redrive", json!({})).await;
     assert_eq!(redriven.json(), json!({ "redriven": 1 }));
     let requests = there.requests(2).await;

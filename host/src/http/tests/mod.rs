@@ -30,6 +30,7 @@ use tower::ServiceExt;
 
 use super::{App, router};
 use crate::egress::{AllowList, Egress};
+use crate::ledger::LedgersConfig;
 use crate::limit::Limits;
 use crate::node::{Node, NodeConfig};
 use crate::plugin::{Compiler, PluginConfig};
@@ -106,6 +107,7 @@ impl Server {
             admin_key: Some(ADMIN.to_owned()),
             plugins: PluginConfig::new(folder.path().join("code"), Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
             sealer: Sealer::from_text("a key of the tests").unwrap(),
             webhooks_max: 16,
             egress: Egress::new(allow, Arc::clone(&clock)).unwrap(),
