@@ -75,10 +75,10 @@ pub struct Node {
     pub reader: Arc<Reader>,
     /// Who reads together, and how far they have come.
     pub groups: Groups,
-    /// Ledgers.
-    pub ledgers: Arc<Ledgers>,
     /// Webhooks.
     pub hooks: Arc<Hooks>,
+    /// Ledgers.
+    pub ledgers: Arc<Ledgers>,
     /// Jobs.
     pub queues: Arc<Queues>,
     /// What takes events to Worker, Hooks and Ledger.
@@ -135,7 +135,6 @@ impl Node {
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
         let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers, .. } = config;
-        let webhooks_max = config.webhooks_max;
         let (sealer, egress) = (Arc::new(config.sealer), Arc::new(config.egress));
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
@@ -193,11 +192,12 @@ impl Node {
             clock: clock.clone(),
             catalog: catalog.clone(),
             projects: projects.clone(),
+            dead_letters: dead_letters.clone(),
             queues: queues.clone(),
             sealer: sealer.clone(),
             egress: egress.clone(),
             drain: drain.clone(),
-            requests_max: webhooks_max,
+            requests_max: config.webhooks_max,
         };
         let hooks = Arc::new(Hooks::new(hooks, rand::make_rng()));
         let connectors = ConnectorsParts {

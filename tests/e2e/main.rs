@@ -3,10 +3,12 @@
 
 mod durable;
 mod flights;
+mod hooks;
 mod ledger;
 mod live;
 mod openapi;
 mod openapi_groups;
+mod openapi_hooks;
 mod openapi_plugins;
 mod plugin_cli;
 mod plugins;

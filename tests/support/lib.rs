@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
 
 mod plugin;
+mod receiver;
 mod sink;
 mod sse;
 
@@ -14,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub use plugin::{compile_bomb, component, padded};
+pub use receiver::{Received, Receiver, Reply};
 pub use sink::{Hit, Sink};
 pub use sse::{Event, Subscription};
 
@@ -108,6 +110,9 @@ pub fn command(exe: &str, data: &Path, arguments: &[&str]) -> Command {
         .args(arguments)
         .env("STREAM_API_KEY", KEY)
         .env("STREAM_RESERVE_BYTES", "0")
+        // Nobody is there: what goes out through it would fail.
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("all_proxy", "http://127.0.0.1:9")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(if std::env::args().any(|argument| argument == "--nocapture") {

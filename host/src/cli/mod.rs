@@ -6,8 +6,8 @@
 //! | `topic`, `schema`, `publish`, `tail` | a command each, all through the HTTP API |
 //! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
-//! | `ledger` | ledgers; also offline, from their files |
 //! | `hooks` | webhooks: endpoints, deliveries and their figures |
+//! | `ledger` | ledgers; also offline, from their files |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
@@ -71,8 +71,8 @@ enum Command {
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
-    Ledger(ledger::LedgerArgs),
     Hooks(hooks::HooksArgs),
+    Ledger(ledger::LedgerArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
@@ -112,8 +112,8 @@ impl Cli {
             Command::Route(args) => args.run(client, output).await,
             Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Group(args) => args.run(&client, output).await,
-            Command::Ledger(args) => args.run(&client, output).await,
             Command::Hooks(args) => args.run(&client, output).await,
+            Command::Ledger(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }

@@ -119,30 +119,12 @@ impl Serve {
     }
 }
 
-fn node_config(config: &Config, clock: Arc<dyn Clock>) -> Result<NodeConfig, ServeError> {
-    Ok(NodeConfig {
-        limits: config.limits,
-        key_expiry: config.idempotency_expiry,
-        admin_key: config.api_key.clone(),
-        plugins: config.plugin_config()?,
-        breaker: config.breaker(),
-        sealer: config.sealer()?,
-        egress: Egress::new(config.egress_allow.clone(), clock)?,
-        ledgers: LedgersConfig {
-            objects: config.ledger_objects()?,
-            origin: config.ledger_origin.clone(),
-        },
-        webhooks_max: config.webhooks_max,
-    })
-}
-
 /// What goes on beside requests, until the drain begins.
 fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()>> {
     let drain = app.node().drain.clone();
     let hooks = Arc::clone(&app.node().hooks);
     let queues = Arc::clone(&app.node().queues);
     let connectors = Arc::clone(&app.node().connectors);
-    let ledgers = Arc::clone(&app.node().ledgers).run(drain.clone());
     let retention = {
         let (app, drain) = (Arc::clone(app), drain.clone());
         async move { app.node().retention.run(retention_interval, drain).await }
@@ -155,6 +137,7 @@ fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()
         let app = Arc::clone(app);
         async move { app.node().sweep_plugins(SWEEP_INTERVAL).await }
     };
+    let ledgers = Arc::clone(&app.node().ledgers).run(app.node().drain.clone());
     vec![
         tokio::spawn(retention),
         tokio::spawn(groups),
@@ -164,6 +147,23 @@ fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()
         tokio::spawn(ledgers),
         tokio::spawn(sweep),
     ]
+}
+
+fn node_config(config: &Config, clock: Arc<dyn Clock>) -> Result<NodeConfig, ServeError> {
+    Ok(NodeConfig {
+        limits: config.limits,
+        key_expiry: config.idempotency_expiry,
+        admin_key: config.api_key.clone(),
+        plugins: config.plugin_config()?,
+        breaker: config.breaker(),
+        sealer: config.sealer()?,
+        egress: Egress::new(config.egress_allow.clone(), clock)?,
+        webhooks_max: config.webhooks_max,
+        ledgers: LedgersConfig {
+            objects: config.ledger_objects()?,
+            origin: config.ledger_origin.clone(),
+        },
+    })
 }
 
 fn init_log(config: &Config) -> Result<(), ServeError> {

@@ -384,6 +384,13 @@ fn egress_allow(ranges: &[String]) -> Result<AllowList, ConfigError> {
         .map_err(|_| ConfigError::Value { name: "egress_allow", expected })
 }
 
+fn webhooks_max(count: Option<usize>) -> Result<usize, ConfigError> {
+    match count.unwrap_or(256) {
+        count @ 2..=10_000 => Ok(count),
+        _ => Err(ConfigError::Value { name: "webhooks_max", expected: "a number from 2 to 10000" }),
+    }
+}
+
 fn ledger_origin(origin: Option<String>) -> Result<Option<String>, ConfigError> {
     let is_fine = |origin: &String| {
         let may_be = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
@@ -394,13 +401,6 @@ fn ledger_origin(origin: Option<String>) -> Result<Option<String>, ConfigError> 
         return Err(ConfigError::Value { name: "ledger_origin", expected });
     }
     Ok(origin)
-}
-
-fn webhooks_max(count: Option<usize>) -> Result<usize, ConfigError> {
-    match count.unwrap_or(256) {
-        count @ 2..=10_000 => Ok(count),
-        _ => Err(ConfigError::Value { name: "webhooks_max", expected: "a number from 2 to 10000" }),
-    }
 }
 
 fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {

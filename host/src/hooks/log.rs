@@ -147,11 +147,7 @@ impl Hooks {
             return Ok(Some(row.value));
         }
         let queue = endpoint.queue()?;
-        match self.parts.queues.job(project, &queue, delivery.job).await {
-            Ok(view) => Ok(Some(view.job.payload)),
-            Err(QueueError::NoSuchJob { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.parts.queues.payload(project, &queue, delivery.job).await?)
     }
 
     /// What became of the deliveries of each endpoint, by name.

@@ -52,6 +52,7 @@ use crate::egress::Egress;
 use crate::lock::lock;
 use crate::name::EndpointName;
 use crate::project::Projects;
+use crate::publish::DeadLetters;
 use crate::queue::Queues;
 use crate::secret::Sealer;
 use directory::Directory;
@@ -78,6 +79,8 @@ pub struct HooksParts {
     pub catalog: Arc<Catalog>,
     /// Whose endpoints there are.
     pub projects: Arc<Projects>,
+    /// Counts deliveries that were given up: their jobs are dead letters.
+    pub dead_letters: Arc<DeadLetters>,
     /// Where deliveries wait.
     pub queues: Arc<Queues>,
     /// Seals signing secrets.

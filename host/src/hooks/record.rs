@@ -107,7 +107,8 @@ impl Hooks {
             transaction.expect(key.clone(), expected).put(key, state::encode(&stats));
             self.tell(&mut transaction, &news).await?;
             match self.parts.store.commit(transaction).await {
-                Ok(_) => {
+                Ok(receipt) => {
+                    self.parts.dead_letters.count(&receipt);
                     finished.done();
                     if is_disabled {
                         self.parts.queues.configured(project, &queue);

@@ -4,7 +4,7 @@ use stream_storage::{ProjectName, Transaction};
 
 use super::deliver::job;
 use super::delivery::{Delivery, DeliveryId, DeliveryStatus};
-use super::endpoint::Known;
+use super::endpoint::{Endpoint, Known};
 use super::log::{DeliveryFilter, STEP};
 use super::stats::EndpointStats;
 use super::{Hooks, HooksError, rows};
@@ -145,6 +145,7 @@ impl Hooks {
         let endpoint = self.load(project, name).await?.endpoint;
         let filter =
             DeliveryFilter { status: Some(DeliveryStatus::Pending), ..DeliveryFilter::default() };
+        self.keep_bodies(project, &endpoint, filter).await?;
         // Emptied first: whoever holds a job from here on is refused, and writes nothing.
         self.parts.queues.purge(project, &endpoint.queue()?).await?;
         let mut request = PageRequest { after: None, limit: Some(STEP) };
@@ -159,10 +160,37 @@ impl Hooks {
         }
     }
 
+    /// Keeps what deliveries send in the log, so that they can be made again without their jobs.
+    async fn keep_bodies(
+        &self,
+        project: &ProjectName,
+        endpoint: &Endpoint,
+        filter: DeliveryFilter,
+    ) -> Result<(), HooksError> {
+        // Few enough for one transaction, whatever their size.
+        let mut request = PageRequest { after: None, limit: Some(STEP / 20) };
+        loop {
+            let page = self.deliveries_of(project, endpoint, filter, &request).await?;
+            let mut transaction = Transaction::new(project.clone());
+            for (id, delivery) in &page.items {
+                if let Some(body) = self.body(project, endpoint, *id, delivery).await? {
+                    transaction.put(rows::body(&endpoint.id, *id), body);
+                }
+            }
+            if !transaction.state.is_empty() {
+                self.parts.store.commit(transaction).await?;
+            }
+            match page.next {
+                Some(next) => request.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     async fn cancel_these(
         &self,
         project: &ProjectName,
-        endpoint: &super::Endpoint,
+        endpoint: &Endpoint,
         deliveries: &[(DeliveryId, Delivery)],
     ) -> Result<usize, HooksError> {
         let mut attempts = Attempts::default();
@@ -179,7 +207,8 @@ impl Hooks {
                 };
                 let Some(delivery) = delivery.filter(is_same) else { continue };
                 // One that was made after the queue was emptied is on its way.
-                if self.parts.queues.job(project, &endpoint.queue()?, delivery.job).await.is_ok() {
+                let queue = endpoint.queue()?;
+                if self.parts.queues.payload(project, &queue, delivery.job).await?.is_some() {
                     continue;
                 }
                 let status = DeliveryStatus::Cancelled;

@@ -71,7 +71,8 @@ struct Create {
     name: EndpointName,
 
     /// Where events are posted to
-    url: String,
+    #[arg(value_name = "URL")]
+    address: String,
 
     #[command(flatten)]
     about: About,
@@ -85,8 +86,8 @@ struct Update {
     name: EndpointName,
 
     /// Where events are posted to
-    #[arg(long)]
-    url: Option<String>,
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
 
     #[command(flatten)]
     about: About,
@@ -167,8 +168,8 @@ impl EndpointArgs {
         };
         match self.command {
             EndpointCommand::Create(create) => {
-                let Create { name, url, about } = *create;
-                let mut body = json!({ "name": name.as_str(), "url": url });
+                let Create { name, address, about } = *create;
+                let mut body = json!({ "name": name.as_str(), "url": address });
                 about.apply(&mut body);
                 let request = client.request(Method::POST, &["webhooks", "endpoints"]);
                 output.show(&client.json(request.json(&body)).await?, human)?;
@@ -182,10 +183,10 @@ impl EndpointArgs {
                 output.show(&client.json(at(Method::GET, &name)).await?, human)?;
             }
             EndpointCommand::Update(update) => {
-                let Update { name, url, about } = *update;
+                let Update { name, address, about } = *update;
                 let mut body = json!({});
-                if let Some(url) = url {
-                    put(&mut body, "url", url.into());
+                if let Some(address) = address {
+                    put(&mut body, "url", address.into());
                 }
                 about.apply(&mut body);
                 output.show(&client.json(at(Method::PATCH, &name).json(&body)).await?, human)?;

@@ -154,4 +154,8 @@ async fn what_is_cancelled_is_not_sent() {
     assert_eq!(receiver.got().len(), 1);
     let stats = bed.stats("e").await;
     assert_eq!((stats.cancelled, stats.pending, stats.deliveries()), (2, 0, 3));
+    // Unless somebody thinks better of it.
+    let id = bed.deliveries("e").await.last().unwrap().0.to_string();
+    bed.hooks.redeliver(&bed.project, &name(), &id).await.unwrap();
+    bed.until("e", &[Cancelled, Success, Success]).await;
 }

@@ -250,19 +250,21 @@ fn parts(
     let clock: Arc<dyn Clock> = clock.clone();
     let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
     let catalog = Arc::new(Catalog::new(store.clone(), clock.clone(), 16));
+    let dead_letters = Arc::new(DeadLetters::new(catalog.clone(), Arc::default()));
     let queues = QueuesParts {
+        dead_letters: dead_letters.clone(),
         store: store.clone(),
         clock: clock.clone(),
         projects: projects.clone(),
-        dead_letters: Arc::new(DeadLetters::new(catalog.clone(), Arc::default())),
         drain: drain.clone(),
     };
     let allow = AllowList::parse("127.0.0.1").unwrap();
     let egress = Egress::with_resolver(allow, clock.clone(), names.clone()).unwrap();
     HooksParts {
         store: store.clone(),
-        clock,
+        clock: clock.clone(),
         catalog,
+        dead_letters,
         projects,
         queues: Arc::new(Queues::new(queues, rand::make_rng())),
         sealer: Arc::new(Sealer::from_text(key).unwrap()),

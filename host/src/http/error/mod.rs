@@ -112,9 +112,9 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Group(#[from] GroupError),
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
     Hooks(#[from] HooksError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     #[error(transparent)]
@@ -296,8 +296,8 @@ fn of(error: &ApiError) -> Told {
         }
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
-        ApiError::Ledger(error) => of_ledger(error),
         ApiError::Hooks(error) => of_hooks(error),
+        ApiError::Ledger(error) => of_ledger(error),
         ApiError::Connector(error) => of_connector(error),
         ApiError::Queue(error) => of_queue(error),
         ApiError::JobId(_) => of_field("id"),
