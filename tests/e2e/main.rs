@@ -7,6 +7,7 @@ mod hooks;
 mod ledger;
 mod live;
 mod openapi;
+mod openapi_connectors;
 mod openapi_groups;
 mod openapi_hooks;
 mod openapi_plugins;

@@ -23,7 +23,7 @@ const BATCH: usize = 500;
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// Where events go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Jobs.
@@ -160,7 +160,13 @@ impl Settings {
     }
 
     pub(super) fn from(&self) -> Result<From, ConnectorError> {
-        self.from.as_deref().map_or(Ok(From::Latest), From::parse)
+        let from = self.from.as_deref().map_or(Ok(From::Latest), From::parse);
+        from.map_err(|error| match error {
+            ConnectorError::Invalid { message, .. } => {
+                ConnectorError::invalid("settings.from", message)
+            }
+            other => other,
+        })
     }
 
     pub(super) fn batch(&self) -> usize {
@@ -219,6 +225,7 @@ impl Spec {
         if self.secret.is_some() && !is_remote {
             return Err(invalid("secret", "it is shown to a service elsewhere: `url` is missing"));
         }
+        self.check_elsewhere()?;
         settings.from()?;
         if settings.batch.is_some_and(|batch| !(1..=BATCH_MAX).contains(&batch)) {
             return Err(invalid("settings.batch", &format!("expected 1 to {BATCH_MAX}")));
@@ -241,6 +248,24 @@ impl Spec {
             }
         }
         settings.queue_settings().check().map_err(|error| invalid("settings", &error.to_string()))
+    }
+
+    /// What goes into the address and the head of each request.
+    fn check_elsewhere(&self) -> Result<(), ConnectorError> {
+        let invalid = |field, message: &str| Err(ConnectorError::invalid(field, message));
+        let is_shown = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if self.secret.as_ref().is_some_and(|Secret(text)| !text.bytes().all(is_shown)) {
+            return invalid("secret", "expected visible ASCII characters");
+        }
+        let project = self.settings.project.as_deref();
+        if project.is_some_and(|project| matches!(project, "" | "." | "..")) {
+            return invalid("settings.project", "expected a project's name");
+        }
+        let has_path = self.kind != Kind::Ledger;
+        if has_path && self.url.as_deref().is_some_and(|url| url.contains(['?', '#'])) {
+            return invalid("url", "a path is put behind it: it has no `?` or `#`");
+        }
+        Ok(())
     }
 
     /// The queue of embedded jobs, or of those at a Worker elsewhere.
@@ -278,9 +303,26 @@ mod tests {
             (Kind::Worker, None, json!({ "batch": 0 }), "settings.batch"),
             (Kind::Worker, None, json!({ "from": "now" }), "from"),
             (Kind::Worker, Some("http://h"), json!({ "attempts_max": 0 }), "attempts_max"),
+            (Kind::Hooks, Some("http://h"), json!({ "project": ".." }), "settings.project"),
+            (Kind::Hooks, Some("http://h?a=b"), json!({}), "url"),
         ] {
             let error = spec(kind, url, settings).unwrap_err();
             assert!(error.contains(name), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_fits_into_a_header() {
+        for (text, fits) in [("sk_1 ~", true), ("", true), ("a\nb", false), ("é", false)] {
+            let spec = Spec {
+                kind: Kind::Hooks,
+                pattern: Pattern::parse("a").unwrap(),
+                plugin: None,
+                url: Some("http://h".to_owned()),
+                secret: Some(Secret(text.to_owned())),
+                settings: Settings::default(),
+            };
+            assert_eq!(spec.check().is_ok(), fits, "{text:?}");
         }
     }
 

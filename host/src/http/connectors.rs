@@ -150,7 +150,7 @@ pub(crate) async fn redrive(
     ConnectorParam(name): ConnectorParam,
     request: Request,
 ) -> Answer {
-    let mut fields = body::fields(&app, &caller.project, request).await?;
+    let mut fields = body::fields_if_any(&app, &caller.project, request).await?;
     let ids = fields.texts("ids")?;
     fields.finish()?;
     let parse = |text: &String| {

@@ -1,5 +1,6 @@
 //! Jobs that were given up: tried again, or forgotten.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stream_storage::{Expected, ProjectName, StateEntry, Transaction};
@@ -32,6 +33,9 @@ impl Queues {
         let prefix = Row::Dead.of(name);
         let mut count = 0;
         if let Some(ids) = ids {
+            // One that is named twice is put back once.
+            let ids: Vec<JobId> =
+                ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
             for ids in ids.chunks(STEP) {
                 count += self.redrive_some(&queue, ids).await?;
             }
