@@ -6,6 +6,7 @@
 //! | `topic`, `schema`, `publish`, `tail` | a command each, all through the HTTP API |
 //! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
+//! | `connector` | what takes events to Worker, Hooks and Ledger |
 //! | `hooks` | webhooks: endpoints, deliveries and their figures |
 //! | `ledger` | ledgers; also offline, from their files |
 //! | `plugin` | a folder of commands, from a new project to a binding |
@@ -13,6 +14,7 @@
 //! | `output` | tables or JSON, error messages, exit codes |
 
 mod client;
+mod connector;
 mod dead_letter;
 mod event;
 mod follow;
@@ -71,6 +73,7 @@ enum Command {
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
+    Connector(connector::ConnectorArgs),
     Hooks(hooks::HooksArgs),
     Ledger(ledger::LedgerArgs),
     Key(key::KeyArgs),
@@ -110,8 +113,9 @@ impl Cli {
             Command::Replay(args) => args.run(client, output).await,
             Command::Plugin(args) => args.run(client, output).await,
             Command::Route(args) => args.run(client, output).await,
-            Command::DeadLetter(args) => args.run(&client, output).await,
+            Command::DeadLetter(args) => args.run(client, output).await,
             Command::Group(args) => args.run(&client, output).await,
+            Command::Connector(args) => args.run(client, output).await,
             Command::Hooks(args) => args.run(&client, output).await,
             Command::Ledger(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,

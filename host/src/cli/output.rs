@@ -162,6 +162,8 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "stale-revision" => Some("others change it at the same time: run the command again"),
         "route-not-found" => Some("`stream route list` shows those that there are"),
         "group-not-found" => Some("`stream group list` shows those that there are"),
+        "connector-not-found" => Some("`stream connector list` shows those that there are"),
+        "connector-draining" => Some("`stream connector delete --drop` does not wait for it"),
         "group-has-members" => Some("`--force` does it all the same"),
         "endpoint-not-found" => Some("`stream hooks endpoint list` shows those that there are"),
         "endpoint-disabled" => Some("`stream hooks endpoint enable` sends to it again"),

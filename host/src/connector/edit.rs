@@ -1,15 +1,16 @@
-//! Making, changing, pausing, sending back and deleting connectors. What is returned is durable, and
-//! the connector works by it.
+//! Making, changing, pausing and sending back connectors. What is returned is durable, and the
+//! connector works by it.
 
 use std::collections::BTreeMap;
 
-use stream_storage::{Expected, ProjectName, Timestamp, Transaction};
+use stream_storage::{Expected, ProjectName, Transaction};
 
+pub(super) use super::delete::remove;
 use super::rows::{self, Found, Stored, StoredState};
 use super::spec::{From, Kind, Spec};
 use super::target::{self, Target};
 use super::view::ConnectorView;
-use super::{CONNECTORS_MAX, ConnectorError, Connectors, ConnectorsParts, State};
+use super::{CONNECTORS_MAX, ConnectorError, Connectors, State};
 use crate::consume::Start;
 use crate::name::{ConnectorName, TopicName};
 use crate::project::Made;
@@ -19,7 +20,7 @@ use crate::state::{self, Attempts, PageRequest};
 use crate::topic::Topic;
 
 /// Places written in one transaction.
-const PLACES_MAX: usize = 4_000;
+pub(super) const PLACES_MAX: usize = 4_000;
 
 /// What is read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,18 +47,10 @@ pub enum Replay {
     },
 }
 
-/// What becomes of what a connector has not handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
-    /// What was published before is handed over and sent, and then the connector is deleted.
-    Drain,
-    /// It is dropped, with the requests that wait.
-    Drop,
-}
-
 impl Connectors {
     /// Makes a connector, or changes it: then it goes on from where it is, and begins as `from` says
-    /// only in topics that it did not match before. Without a secret, the one before is kept.
+    /// only in topics that it did not match before. Without a secret, the one before is kept, for the
+    /// same service; an empty one is none.
     ///
     /// # Errors
     ///
@@ -79,6 +72,7 @@ impl Connectors {
         if spec.url.is_none() && spec.kind == Kind::Ledger {
             target::ledger_of(name, spec)?;
         }
+        let _editing = self.editing.lock().await;
         let mut attempts = Attempts::default();
         let made = loop {
             match self.put_once(project, name, spec).await {
@@ -87,6 +81,10 @@ impl Connectors {
                 Err(error) => return Err(error),
             }
         };
+        if made == Made::Created {
+            // What one of this name did before is none of its doing.
+            self.forget(project, name);
+        }
         // What it needs is there when this returns: a queue or a ledger of its own.
         Target::open(&self.parts, project, name, spec).await?;
         self.restart(project, name).await;
@@ -108,9 +106,7 @@ impl Connectors {
                 if matches!(before.state, StoredState::Draining { .. }) {
                     return Err(ConnectorError::Draining { name: name.clone() });
                 }
-                stored.state = before.state;
-                stored.created_at = before.created_at;
-                stored.keep_secret(before);
+                stored.follow(before, (name, spec))?;
                 (*expected, Made::Existed)
             }
             None => {
@@ -118,7 +114,11 @@ impl Connectors {
                 (Expected::Absent, Made::Created)
             }
         };
-        let mut places = self.first_places(project, name, spec).await?;
+        let known = match &before {
+            Some(Found { stored: before, .. }) => Some(before.spec()?),
+            None => None,
+        };
+        let mut places = self.first_places(project, name, (spec, known.as_ref())).await?;
         // Those of an earlier connector of this name are none of this one's.
         let mut garbage = Vec::new();
         if before.is_none() {
@@ -171,21 +171,24 @@ impl Connectors {
         Ok(())
     }
 
-    /// Where to begin in topics that are there and have no place yet.
+    /// Where to begin in topics that are there, and that the connector did not match `before`: of
+    /// those, one without a place was made later, and is read from its first record.
     async fn first_places(
         &self,
         project: &ProjectName,
         name: &ConnectorName,
-        spec: &Spec,
+        (spec, before): (&Spec, Option<&Spec>),
     ) -> Result<BTreeMap<Slot, u64>, ConnectorError> {
-        let store = self.parts.store.as_ref();
         let from = spec.settings.from()?;
-        let known = match rows::find(store, project, name).await? {
-            Some(_) => rows::all_places(store, project, name).await?,
+        let known = match before {
+            Some(_) => rows::all_places(self.parts.store.as_ref(), project, name).await?,
             None => BTreeMap::new(),
         };
         let mut places = BTreeMap::new();
         for topic in self.matching(project, spec).await? {
+            if before.is_some_and(|before| before.pattern.matches(&topic.name)) {
+                continue;
+            }
             for partition in topic.partitions() {
                 let slot = Slot::new(topic.id, partition);
                 if !known.contains_key(&slot) {
@@ -229,6 +232,7 @@ impl Connectors {
         is_paused: bool,
     ) -> Result<ConnectorView, ConnectorError> {
         let state = if is_paused { StoredState::Paused } else { StoredState::Running };
+        let _editing = self.editing.lock().await;
         self.change(project, name, |stored| {
             if matches!(stored.state, StoredState::Draining { .. }) {
                 return Err(ConnectorError::Draining { name: name.clone() });
@@ -241,7 +245,7 @@ impl Connectors {
         self.view(project, name).await
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         project: &ProjectName,
         name: &ConnectorName,
@@ -286,6 +290,7 @@ impl Connectors {
         replay: &Replay,
     ) -> Result<ConnectorView, ConnectorError> {
         let store = self.parts.store.as_ref();
+        let _editing = self.editing.lock().await;
         let mut attempts = Attempts::default();
         loop {
             let Found { mut stored, expected } = self.find(project, name).await?;
@@ -365,51 +370,6 @@ impl Connectors {
         Ok(self.parts.catalog.get(project, name).await?)
     }
 
-    /// Deletes a connector; what it has made, jobs and entries and deliveries of this server, stays.
-    /// Returns `None` once it is gone, which for one that drains is later.
-    ///
-    /// # Errors
-    ///
-    /// It does not exist, or the store refused.
-    pub async fn delete(
-        &self,
-        project: &ProjectName,
-        name: &ConnectorName,
-        deletion: Deletion,
-    ) -> Result<Option<ConnectorView>, ConnectorError> {
-        match deletion {
-            Deletion::Drop => {
-                let mut attempts = Attempts::default();
-                loop {
-                    let found = self.find(project, name).await?;
-                    match remove(&self.parts, project, name, &found).await {
-                        Ok(()) => break,
-                        Err(ConnectorError::Commit(error)) => attempts.again(error)?,
-                        Err(error) => return Err(error),
-                    }
-                }
-                self.restart(project, name).await;
-                self.forget(project, name);
-                Ok(None)
-            }
-            Deletion::Drain => {
-                let Timestamp(until) = self.parts.clock.now();
-                self.change(project, name, |stored| {
-                    if !matches!(stored.state, StoredState::Draining { .. }) {
-                        stored.state = StoredState::Draining { until };
-                    }
-                    Ok(())
-                })
-                .await?;
-                self.restart(project, name).await;
-                match self.view(project, name).await {
-                    Err(ConnectorError::NotFound { .. }) => Ok(None),
-                    view => view.map(Some),
-                }
-            }
-        }
-    }
-
     /// Tries dead requests or jobs again: these, or all. Returns how many.
     ///
     /// # Errors
@@ -445,33 +405,5 @@ impl Connectors {
         name: &ConnectorName,
     ) -> Result<State, ConnectorError> {
         Ok(self.find(project, name).await?.stored.state.state())
-    }
-}
-
-/// Deletes a connector's rows and the requests that wait.
-pub(super) async fn remove(
-    parts: &ConnectorsParts,
-    project: &ProjectName,
-    name: &ConnectorName,
-    found: &Found,
-) -> Result<(), ConnectorError> {
-    let store = parts.store.as_ref();
-    let mut transaction = Transaction::new(project.clone());
-    transaction.expect(rows::key(name), found.expected).delete(rows::key(name));
-    if let Some(key) = found.stored.plugin_use(name) {
-        transaction.delete(key);
-    }
-    store.commit(transaction).await?;
-    let slots: Vec<Slot> = rows::all_places(store, project, name).await?.into_keys().collect();
-    for some in slots.chunks(PLACES_MAX) {
-        let mut transaction = Transaction::new(project.clone());
-        for slot in some {
-            transaction.delete(rows::place(name, *slot));
-        }
-        store.commit(transaction).await?;
-    }
-    match parts.queues.delete(project, &rows::queue(name)?).await {
-        Ok(()) | Err(crate::queue::QueueError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

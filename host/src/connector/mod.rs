@@ -9,14 +9,15 @@
 //! | --- | --- |
 //! | `spec` | what a connector is to do |
 //! | `rows` | the stored rows and their keys |
-//! | `edit` | making, changing, pausing, sending back and deleting connectors |
+//! | `edit`, `delete` | making, changing, pausing, sending back and deleting connectors |
 //! | `runner` | one connector at work: read, sift, hand over, move on |
 //! | `sift` | what its plugin makes of the records |
 //! | `target` | what becomes of them |
 //! | `remote` | requests to a service elsewhere |
 //! | `pace` | publishers go first |
-//! | `health`, `view` | how a connector does |
+//! | `health`, `view`, `tally` | how a connector does, and all of them |
 
+mod delete;
 mod edit;
 mod error;
 mod health;
@@ -26,6 +27,7 @@ mod rows;
 mod runner;
 mod sift;
 mod spec;
+mod tally;
 mod target;
 mod view;
 
@@ -51,18 +53,21 @@ use crate::secret::Sealer;
 use crate::state::{self, PageRequest};
 use health::Health;
 use pace::Pace;
+use tally::{LastLook, Totals};
 
-pub use edit::{Deletion, Replay};
+pub use delete::Deletion;
+pub use edit::Replay;
 pub use error::ConnectorError;
 pub use health::{LostRecords, Vitals};
 pub use spec::{From, Kind, Secret, Settings, Spec};
+pub use tally::{Counted, Standing};
 pub use view::{ConnectorView, PlaceView};
 
 /// Connectors of a project: each looks at all its topics now and then.
 pub const CONNECTORS_MAX: usize = 100;
 
 /// Whether a connector works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// It takes records.
     Running,
@@ -120,6 +125,10 @@ pub struct Connectors {
     parts: Arc<ConnectorsParts>,
     pace: Arc<Pace>,
     health: Mutex<HashMap<Place, Arc<Health>>>,
+    totals: Arc<Totals>,
+    last_look: LastLook,
+    /// Held while one is changed, so that nobody makes one while another of its name goes away.
+    editing: tokio::sync::Mutex<()>,
     /// Those at work. Held while one is changed, so that each is at work once.
     working: tokio::sync::Mutex<HashMap<Place, JoinSet<()>>>,
 }
@@ -131,6 +140,9 @@ impl Connectors {
             pace: Arc::new(Pace::new(Arc::clone(&parts.store))),
             parts: Arc::new(parts),
             health: Mutex::default(),
+            totals: Arc::default(),
+            last_look: LastLook::default(),
+            editing: tokio::sync::Mutex::default(),
             working: tokio::sync::Mutex::default(),
         }
     }
@@ -183,6 +195,15 @@ impl Connectors {
             return;
         }
         let health = self.health(project, name);
+        match rows::find(self.parts.store.as_ref(), project, name).await {
+            Ok(Some(found)) => match found.stored.spec() {
+                Ok(spec) => health.begin(&spec),
+                Err(error) => tracing::error!(%error, connector = %name, "connector is unreadable"),
+            },
+            // The tasks end at once.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, connector = %name, "connector is not read yet"),
+        }
         let mut tasks = JoinSet::new();
         let pace = Arc::clone(&self.pace);
         runner::start(&mut tasks, &self.parts, place.clone(), (health, pace));
@@ -191,7 +212,8 @@ impl Connectors {
 
     fn health(&self, project: &ProjectName, name: &ConnectorName) -> Arc<Health> {
         let place = (project.clone(), name.clone());
-        Arc::clone(lock(&self.health).entry(place).or_default())
+        let new = || Arc::new(Health::new(Arc::clone(&self.totals)));
+        Arc::clone(lock(&self.health).entry(place).or_insert_with(new))
     }
 
     fn forget(&self, project: &ProjectName, name: &ConnectorName) {

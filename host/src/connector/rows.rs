@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use http::Uri;
 use serde::{Deserialize, Serialize};
 use stream_storage::{
     Expected, Partition, ProjectName, StateEntry, Store, StoreError, TopicId, Transaction,
@@ -104,7 +105,12 @@ impl Stored {
                 binding: StoredBinding::of(binding),
             }),
             url: spec.url.clone(),
-            secret: spec.secret.as_ref().map(seal).transpose()?,
+            secret: spec
+                .secret
+                .as_ref()
+                .filter(|Secret(text)| !text.is_empty())
+                .map(seal)
+                .transpose()?,
             settings: spec.settings.clone(),
             state: StoredState::Running,
             created_at: now,
@@ -141,11 +147,52 @@ impl Stored {
         self.secret.is_some()
     }
 
-    /// Keeps the secret that was kept before.
-    pub(super) fn keep_secret(&mut self, before: &Self) {
-        if self.secret.is_none() && self.url.is_some() {
+    /// Takes the place of what was stored before, whose state and secret it keeps.
+    ///
+    /// # Errors
+    ///
+    /// It is of another kind, or sends the secret, which nobody can read, to another service.
+    pub(super) fn follow(
+        &mut self,
+        before: &Self,
+        (name, spec): (&ConnectorName, &Spec),
+    ) -> Result<(), ConnectorError> {
+        let other = |field, message: String| Err(ConnectorError::invalid(field, message));
+        if self.kind != before.kind {
+            let kind = before.kind.as_str();
+            let message =
+                format!("`{name}` is of kind `{kind}` for good: delete it and make another");
+            return other("kind", message);
+        }
+        if before.url.is_some() && self.url.is_none() {
+            let message = format!(
+                "`{name}` has requests for a service elsewhere: delete it and make another"
+            );
+            return other("url", message);
+        }
+        if spec.secret.is_none() && before.secret.is_some() {
+            if !self.has_service_of(before) {
+                let message = "it is not shown to another service than before: give it again, or \
+                               an empty one for none";
+                return other("secret", message.to_owned());
+            }
             self.secret.clone_from(&before.secret);
         }
+        self.state = before.state;
+        self.created_at = before.created_at;
+        Ok(())
+    }
+
+    /// Whether requests go to the same host and port.
+    fn has_service_of(&self, before: &Self) -> bool {
+        let origin = |url: &Option<String>| {
+            let url: Uri = url.as_deref()?.parse().ok()?;
+            let scheme = url.scheme_str()?.to_owned();
+            let usual = if scheme == "https" { 443 } else { 80 };
+            let host = url.host()?.to_ascii_lowercase();
+            Some((scheme, host, url.port_u16().unwrap_or(usual)))
+        };
+        origin(&self.url) == origin(&before.url)
     }
 
     /// The secret in the clear.

@@ -70,6 +70,8 @@ impl Connectors {
         let Found { stored, .. } = self.find(project, name).await?;
         let store = self.parts.store.as_ref();
         let spec = stored.spec()?;
+        // Before the rest: what is counted here, that shows.
+        let vitals = self.health(project, name).look();
         let known = rows::all_places(store, project, name).await?;
         let matching = self.matching(project, &spec).await?;
         let mut places = Vec::new();
@@ -94,7 +96,7 @@ impl Connectors {
             topics: matching.len(),
             places,
             queue: self.queue_of(project, name, &spec).await?,
-            vitals: self.health(project, name).look(),
+            vitals,
             spec,
         })
     }

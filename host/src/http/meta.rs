@@ -65,7 +65,7 @@ pub(crate) async fn metrics(
         && !FORWARDED.iter().any(|name| headers.contains_key(name));
     // A tenant's key shows the server's figures, and of plugins only its own project's.
     let project = if is_local { None } else { bearer(&app.node.keys, &headers)?.project.clone() };
-    let text = app.metrics.text(&app.node, project.as_ref());
+    let text = app.metrics.text(&app.node, project.as_ref()).await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use stream_storage::ProjectName;
 
+use crate::connector::{Counted, Kind, Standing, State};
 use crate::lock::lock;
 use crate::node::Node;
 use crate::plugin::{self, Counters, Outcome};
@@ -77,7 +78,7 @@ impl HttpMetrics {
     }
 
     /// All figures of the server, and of plugins those of `project`, or of all if it is `None`.
-    pub(crate) fn text(&self, node: &Node, project: Option<&ProjectName>) -> String {
+    pub(crate) async fn text(&self, node: &Node, project: Option<&ProjectName>) -> String {
         let mut out = String::new();
         self.put_requests(&mut out);
         let connections = self.connections.load(Ordering::Relaxed) as u64;
@@ -86,6 +87,7 @@ impl HttpMetrics {
         let help = "Bytes of requests and answers in memory.";
         put(&mut out, "stream_in_flight_bytes", "gauge", help, in_flight);
         put_store(&mut out, node);
+        put_connectors(&mut out, node).await;
         put_plugins(&mut out, node, project);
         out
     }
@@ -131,6 +133,58 @@ fn put_store(out: &mut String, node: &Node) {
     ];
     for (name, help, value) in gauges {
         put(out, name, "gauge", help, value);
+    }
+}
+
+async fn put_connectors(out: &mut String, node: &Node) {
+    match node.connectors.standing().await {
+        Ok(standing) => put_standing(out, &standing),
+        // The other figures say why.
+        Err(error) => tracing::warn!(%error, "connectors are not counted"),
+    }
+    let counters: [(&str, &str, &[(&str, fn(&Counted) -> u64)]); 2] = [
+        (
+            "stream_connector_records_total",
+            "Records that connectors took; of these, those that a plugin dropped or broke on.",
+            &[
+                ("taken", |counted| counted.taken),
+                ("dropped", |counted| counted.dropped),
+                ("faulted", |counted| counted.faulted),
+            ],
+        ),
+        (
+            "stream_connector_requests_total",
+            "Requests to services elsewhere that were sent; whatever of connectors failed.",
+            &[("sent", |counted| counted.sent), ("failed", |counted| counted.failures)],
+        ),
+    ];
+    for (name, help, outcomes) in counters {
+        put_head(out, name, "counter", help);
+        for kind in Kind::ALL {
+            let counted = node.connectors.counted(kind);
+            let kind = kind.as_str();
+            for (outcome, value) in outcomes {
+                let labels = format!("kind=\"{kind}\",outcome=\"{outcome}\"");
+                let _ = writeln!(out, "{name}{{{labels}}} {}", value(&counted));
+            }
+        }
+    }
+}
+
+fn put_standing(out: &mut String, standing: &Standing) {
+    put_head(out, "stream_connectors", "gauge", "Connectors.");
+    for kind in Kind::ALL {
+        for state in [State::Running, State::Paused, State::Draining] {
+            let count = standing.connectors.get(&(kind, state)).copied().unwrap_or_default();
+            let (kind, state) = (kind.as_str(), state.as_str());
+            let _ = writeln!(out, "stream_connectors{{kind=\"{kind}\",state=\"{state}\"}} {count}");
+        }
+    }
+    let name = "stream_connector_lag_records";
+    put_head(out, name, "gauge", "Records that connectors have not taken.");
+    for kind in Kind::ALL {
+        let lag = standing.lag.get(&kind).copied().unwrap_or_default();
+        let _ = writeln!(out, "{name}{{kind=\"{}\"}} {lag}", kind.as_str());
     }
 }
 

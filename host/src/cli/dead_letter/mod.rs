@@ -1,6 +1,12 @@
 //! `stream dead-letter`: the events that plugins, routes, groups or queues have given up.
 //!
 //! They are records of a topic of the server's own, which is there once it has one.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | `redrive` | their events are published again |
+
+mod redrive;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
@@ -13,8 +19,9 @@ use super::output::{CliError, Output, cell, items, table};
 use super::plugin::versioned;
 use super::tail::offset_in;
 use crate::publish::DEAD_LETTER;
+use redrive::Redrive;
 
-/// Show events that plugins, routes, groups or queues have given up
+/// Show events that plugins, routes, groups or queues have given up, and publish them again
 #[derive(Debug, Args)]
 pub(super) struct DeadLetterArgs {
     #[command(subcommand)]
@@ -34,12 +41,34 @@ enum DeadLetterCommand {
         )]
         limit: usize,
     },
+    Redrive(Redrive),
+}
+
+/// Where a letter lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    partition: u32,
+    offset: u64,
+}
+
+impl Place {
+    /// Reads it as it is shown.
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let expected = "expected a partition and an offset such as `0:12`";
+        let (partition, offset) = text.split_once(':').ok_or(expected)?;
+        let place = partition.parse().ok().zip(offset.parse().ok());
+        let (partition, offset) = place.ok_or(expected)?;
+        Ok(Self { partition, offset })
+    }
 }
 
 impl DeadLetterArgs {
-    pub(super) async fn run(self, client: &Client, output: Output) -> Result<(), CliError> {
-        let DeadLetterCommand::List { limit } = self.command;
-        let letters = newest(client, limit).await?;
+    pub(super) async fn run(self, client: Client, output: Output) -> Result<(), CliError> {
+        let limit = match self.command {
+            DeadLetterCommand::List { limit } => limit,
+            DeadLetterCommand::Redrive(redrive) => return redrive.run(client, output).await,
+        };
+        let letters = newest(&client, limit).await?;
         let text = if output.is_json() {
             letters.iter().map(|letter| format!("{}\n", letter.line)).collect()
         } else {
@@ -126,10 +155,10 @@ fn human(letters: &[Letter]) -> String {
         let [partition, offset, time] =
             ["partition", "offset", "timestamp"].map(|field| cell(&letter.record, field));
         let at = format!("{partition}:{offset}");
-        [at, time, whence(&value), who(&value), key, reason]
+        [at, time, whence(&value), who(&value), cell(&value, "attempt"), key, reason]
     };
     let rows: Vec<_> = letters.iter().map(row).collect();
-    table(["OFFSET", "TIME", "TOPIC", "GIVEN UP BY", "KEY", "REASON"], &rows)
+    table(["OFFSET", "TIME", "TOPIC", "GIVEN UP BY", "TRIES", "KEY", "REASON"], &rows)
 }
 
 /// The topic, with the place in it if the event is stored there.
@@ -147,11 +176,24 @@ fn who(value: &Value) -> String {
     let plugin = value.get("plugin").filter(|plugin| !plugin.is_null());
     match plugin {
         Some(plugin) => versioned("name", plugin),
-        None => ["route", "group", "queue"]
-            .into_iter()
-            .find_map(named)
-            .unwrap_or_else(|| versioned("name", &Value::Null)),
+        None => {
+            let queue = || Some(queue_of(value.get("queue")?.as_str()?).0);
+            let found = ["route", "group"].into_iter().find_map(named).or_else(queue);
+            found.unwrap_or_else(|| versioned("name", &Value::Null))
+        }
     }
+}
+
+/// Whose a queue is, and the command that tries again what it has given up.
+fn queue_of(queue: &str) -> (String, String) {
+    if let Some(name) = queue.strip_prefix("_connector.") {
+        return (format!("connector {name}"), format!("stream connector redrive {name}"));
+    }
+    if queue.starts_with("_hooks.") {
+        let command = "stream hooks redeliver ENDPOINT --all --status failed".to_owned();
+        return ("webhooks".to_owned(), command);
+    }
+    (format!("queue {queue}"), format!("stream worker redrive {queue}"))
 }
 
 #[cfg(test)]
@@ -178,6 +220,14 @@ mod tests {
         for (args, is_valid) in cases {
             let parsed = Cli::try_parse_from(["stream", "dead-letter"].iter().chain(args));
             assert_eq!(parsed.is_ok(), is_valid, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_read_as_it_is_shown() {
+        assert_eq!(Place::parse("3:17"), Ok(Place { partition: 3, offset: 17 }));
+        for text in ["", "3", "3:", ":17", "3:x", "-1:0"] {
+            assert!(Place::parse(text).is_err(), "{text}");
         }
     }
 
@@ -240,16 +290,23 @@ mod tests {
         });
         let group = json!({
             "kind": "group", "topic": "orders", "partition": 1, "offset": 3, "plugin": null,
-            "route": null, "group": "g", "cause": "nack", "reason": "no", "event": { "key": "k" },
+            "route": null, "group": "g", "cause": "nack", "reason": "no", "attempt": 5,
+            "event": { "key": "k" },
         });
-        let queue = json!({ "kind": "queue", "queue": "q", "topic": null, "cause": "dead" });
-        let expected = "OFFSET  TIME  TOPIC       GIVEN UP BY  KEY  REASON\n\
-                        0:7     T     orders      p@3          k    timeout: over 100 ms\n\
-                        0:7     T     orders      route r      -    missing-target: no topic\n\
-                        0:7     T     orders 1:3  group g      k    nack: no\n\
-                        0:7     T     -           queue q      -    dead: -\n\
-                        0:7     T     -           -            -    -: -\n";
-        let letters = [plugin, route, group, queue, json!("not one")].map(letter);
+        let queue =
+            json!({ "kind": "queue", "queue": "q", "topic": null, "cause": "dead", "attempt": 3 });
+        let connector = json!({
+            "kind": "queue", "queue": "_connector.c", "topic": "t", "partition": 0, "offset": 1,
+            "cause": "attempts", "reason": "c answered 503", "attempt": 20,
+        });
+        let expected = "OFFSET  TIME  TOPIC       GIVEN UP BY  TRIES  KEY  REASON\n\
+                        0:7     T     orders      p@3          1      k    timeout: over 100 ms\n\
+                        0:7     T     orders      route r      -      -    missing-target: no topic\n\
+                        0:7     T     orders 1:3  group g      5      k    nack: no\n\
+                        0:7     T     -           queue q      3      -    dead: -\n\
+                        0:7     T     t 0:1       connector c  20     -    attempts: c answered 503\n\
+                        0:7     T     -           -            -      -    -: -\n";
+        let letters = [plugin, route, group, queue, connector, json!("not one")].map(letter);
         assert_eq!(human(&letters), expected);
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn bytes(object: &Value, field: &str) -> String {
 }
 
 /// A text of at most so many characters, which ends in `…` if it was longer.
-fn cut(text: &str, chars_max: usize) -> String {
+pub(super) fn cut(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         Some(_) => text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect(),
         None => text.to_owned(),

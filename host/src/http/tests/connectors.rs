@@ -343,3 +343,79 @@ async fn while_most_requests_fail_they_are_held_back_and_nothing_is_lost() {
     let told = server.until("c", |told| told["sent"] == json!(3)).await;
     assert_eq!((&told["queue"]["waiting"], &told["paused_reason"]), (&json!(0), &Value::Null));
 }
+
+#[tokio::test]
+async fn one_that_is_put_again_skips_nothing_of_topics_made_meanwhile() {
+    let server = Server::start().await;
+    server.connect("c", json!({ "kind": "worker", "match": "**" })).await;
+    server.call("POST /connectors/c/pause", Value::Null).await;
+    server.topic(1).await;
+    server.fill(0, 2).await;
+    server
+        .connect("c", json!({ "kind": "worker", "match": "**", "settings": { "batch": 7 } }))
+        .await;
+    server.call("POST /connectors/c/resume", Value::Null).await;
+    assert_eq!(payloads(&server.jobs("c", 2).await), ["0", "1"]);
+    // What it did not match before begins as it says.
+    server.connect("d", json!({ "kind": "worker", "match": "none" })).await;
+    server.connect("d", json!({ "kind": "worker", "match": "t" })).await;
+    assert_eq!(server.get("/connectors/d").await.json()["lag"], json!(0));
+}
+
+#[tokio::test]
+async fn one_that_drains_takes_all_partitions_while_publishing_goes_on() {
+    let server = Server::start().await;
+    server.topic(8).await;
+    let settings = json!({ "from": "earliest", "batch": 1 });
+    server.connect("c", json!({ "kind": "worker", "match": "t", "settings": settings })).await;
+    server.call("POST /connectors/c/pause", Value::Null).await;
+    server.fill(0, 1).await;
+    let draining = server.call("DELETE /connectors/c?mode=drain", Value::Null).await;
+    assert!(draining.status == 202 || draining.status == 204, "{}", draining.text);
+    for partition in 1..8 {
+        server.fill(partition, 1).await;
+    }
+    server.jobs("c", 1).await;
+}
+
+#[tokio::test]
+async fn what_it_is_for_good_and_whom_it_shows_its_secret_do_not_change() {
+    let server = Server::start().await;
+    let there = Elsewhere::start(&[]).await;
+    let body = |more: Value| {
+        let mut body = json!({ "kind": "hooks", "match": "t", "url": there.url });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    server.connect("c", body(json!({ "secret": "s" }))).await;
+    let put = async |more| server.call("PUT /connectors/c", body(more)).await;
+    assert_eq!(put(json!({ "kind": "worker" })).await.error(), (400, "invalid-kind".to_owned()));
+    assert_eq!(put(json!({ "url": null })).await.error(), (400, "invalid-url".to_owned()));
+    let other = json!({ "url": "http://127.0.0.1:9" });
+    assert_eq!(put(other).await.error(), (400, "invalid-secret".to_owned()));
+    let path = json!({ "url": format!("{}/v1", there.url) });
+    assert_eq!(put(path).await.json()["has_secret"], json!(true));
+    let other = json!({ "url": "http://127.0.0.1:9", "secret": "" });
+    assert_eq!(put(other).await.json()["has_secret"], json!(false));
+}
+
+#[tokio::test]
+async fn one_that_is_made_anew_right_away_is_none_of_the_one_before() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.fill(0, 1).await;
+    let body = json!({ "kind": "worker", "match": "t", "settings": { "from": "earliest" } });
+    for _ in 0..20 {
+        server.connect("c", body.clone()).await;
+        let told = server.until("c", |told| told["taken"] == json!(1)).await;
+        assert_eq!(told["lag"], json!(0));
+        let gone = server.call("DELETE /connectors/c?mode=drain", Value::Null).await;
+        assert!(gone.status == 202 || gone.status == 204, "{}", gone.text);
+        let deadline = Instant::now() + PATIENCE;
+        while server.get("/connectors/c").await.status != 404 {
+            assert!(Instant::now() < deadline, "it is still there");
+        }
+    }
+    let rows = server.app.node.store.scan(&project(), b"connector", None, 10).await.unwrap();
+    assert_eq!(rows, []);
+}
