@@ -108,6 +108,7 @@ impl Connectors {
                 if matches!(before.state, StoredState::Draining { .. }) {
                     return Err(ConnectorError::Draining { name: name.clone() });
                 }
+                check_same(&before.spec()?, spec)?;
                 stored.state = before.state;
                 stored.created_at = before.created_at;
                 stored.keep_secret(before);
@@ -474,4 +475,16 @@ pub(super) async fn remove(
         Ok(()) | Err(crate::queue::QueueError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What waits was made for a target of that kind: another kind is another connector.
+fn check_same(before: &Spec, now: &Spec) -> Result<(), ConnectorError> {
+    let other = "it cannot change: delete the connector and make another";
+    if before.kind != now.kind {
+        return Err(ConnectorError::invalid("kind", other));
+    }
+    if before.url.is_some() != now.url.is_some() {
+        return Err(ConnectorError::invalid("url", other));
+    }
+    Ok(())
 }
