@@ -10,8 +10,8 @@
 //! | `identity` | how a publish says that it is a repeat |
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
-//! | `answer`, `record_json` | how answers are written |
-//! | `topics`, `events`, `records`, `lookups`, `groups`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `answer`, `record_json`, `job_json` | how answers are written |
+//! | `topics`, `events`, `records`, `lookups`, `groups`, `queues`, `jobs`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
@@ -23,6 +23,8 @@ mod events;
 mod fields;
 mod groups;
 mod identity;
+mod job_json;
+mod jobs;
 mod keys;
 mod lookups;
 mod members;
@@ -32,6 +34,7 @@ mod observe;
 mod params;
 mod plugins;
 mod projects;
+mod queues;
 mod record_json;
 mod records;
 mod room;

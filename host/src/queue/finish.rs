@@ -24,6 +24,9 @@ use crate::state::{self, Attempts};
 /// Longest text of an error that is kept, in bytes.
 const ERROR_MAX: usize = 1_024;
 
+/// Longest result, in bytes: what is larger is published, or kept elsewhere.
+pub const RESULT_BYTES_MAX: usize = 64 << 10;
+
 /// How a try ended.
 #[derive(Debug, Clone)]
 pub enum Outcome {
@@ -249,9 +252,9 @@ impl Queues {
             for (place, end) in ends.iter().enumerate() {
                 match self.held(&queue, end).await {
                     Ok(found) => held.push((end, found)),
-                    Err(
-                        error @ (QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. }),
-                    ) => drop(refused.insert(place, error)),
+                    Err(error @ (QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. })) => {
+                        drop(refused.insert(place, error))
+                    }
                     Err(error) => return Err(error),
                 }
             }

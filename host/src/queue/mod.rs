@@ -63,10 +63,10 @@ pub use backoff::{Backoff, Delays, jittered};
 pub use claim::{CLAIM_MAX, Claim, Claiming};
 pub use enqueue::{Enqueued, JobPlace};
 pub use error::QueueError;
-pub use finish::{Fate, Finish, Finished, Outcome};
+pub use finish::{Fate, Finish, Finished, Outcome, RESULT_BYTES_MAX};
 pub use job::{Claimed, InvalidJobId, Job, JobId, JobState, JobView, Lease, NewJob, Retry, Source};
 pub use metrics::QueueMetrics;
-pub use settings::{BackoffSettings, InvalidSettings, QueueSettings};
+pub use settings::{BackoffSettings, InvalidSettings, LONGEST, QueueSettings};
 pub use view::{COUNT_MAX, Listed, QueueView};
 
 /// Jobs put into a queue in one transaction, so that it stays within an engine's limits.
@@ -209,6 +209,12 @@ impl Queues {
         Ok(())
     }
 
+    /// Whether somebody waits for a job of a queue.
+    #[cfg(test)]
+    pub(crate) fn has_waiting(&self, project: &ProjectName, name: &QueueName) -> bool {
+        self.queue(project, name).is_watched()
+    }
+
     /// What happened since the start, of all queues.
     pub fn metrics(&self) -> QueueMetrics {
         self.counters.now()
@@ -282,12 +288,10 @@ impl Queues {
         if live.len() > IDLE_MAX {
             live.retain(|_, queue| Arc::strong_count(queue) > 1 || queue.is_watched());
         }
-        let queue = live
-            .entry((project.clone(), name.clone()))
-            .or_insert_with(|| {
-                let counters = Arc::clone(&self.counters);
-                Arc::new(Queue::new(project.clone(), name.clone(), counters))
-            });
+        let queue = live.entry((project.clone(), name.clone())).or_insert_with(|| {
+            let counters = Arc::clone(&self.counters);
+            Arc::new(Queue::new(project.clone(), name.clone(), counters))
+        });
         Arc::clone(queue)
     }
 }
