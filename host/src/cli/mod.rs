@@ -7,6 +7,7 @@
 //! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
 //! | `plugin` | a folder of commands, from a new project to a binding |
+//! | `worker` | a folder of commands: queues, jobs, and running commands for these |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 
@@ -26,6 +27,7 @@ mod schema;
 pub mod serve;
 mod tail;
 mod topic;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -67,6 +69,7 @@ enum Command {
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
+    Worker(worker::WorkerArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
@@ -106,6 +109,7 @@ impl Cli {
             Command::Route(args) => args.run(client, output).await,
             Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Group(args) => args.run(&client, output).await,
+            Command::Worker(args) => args.run(client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }

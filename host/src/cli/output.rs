@@ -158,6 +158,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "route-not-found" => Some("`stream route list` shows those that there are"),
         "group-not-found" => Some("`stream group list` shows those that there are"),
         "group-has-members" => Some("`--force` does it all the same"),
+        "queue-not-found" => Some("`stream worker queue set` makes it, as does a first job"),
         "not-indexed" => Some("`stream topic create --index id,key` makes a topic that is"),
         "offset-trimmed" => Some("`--from earliest` starts at the first record that is left"),
         "too-large" => Some("fewer events at once may pass: `publish --batch` says how many"),
