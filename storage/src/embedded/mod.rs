@@ -262,6 +262,18 @@ impl Store for EmbeddedStore {
         self.reading(move |_, engine| Shared::state(engine, &project, &key)).await
     }
 
+    async fn get_many(
+        &self,
+        project: &ProjectName,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let (project, keys) = (project.clone(), keys.to_vec());
+        self.reading(move |_, engine| {
+            keys.iter().map(|key| Shared::state(engine, &project, key)).collect()
+        })
+        .await
+    }
+
     async fn scan(
         &self,
         project: &ProjectName,

@@ -194,9 +194,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let text = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
-        // A shell says that what it ran was terminated: it has to be heard to the end.
+        // What it says at its end has to be heard: it would end too early otherwise.
         let command = format!(
-            "trap 'echo asked; echo yes > {}; exit 0' TERM; sleep 1000 & echo $! > {}; sleep 1000",
+            "trap 'echo asked; echo yes > {}; exit 0' TERM; sleep 1000 & echo $! > {}; wait",
             path("asked").display(),
             path("pid").display(),
         );
