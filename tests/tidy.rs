@@ -10,18 +10,22 @@ const LINES_MAX: usize = 500;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("fjall", &["storage/src/embedded/", "storage/benches/", "storage/tests/"]),
     ("wasmtime", &["host/src/plugin/"]),
+    ("object_store", &["host/src/ledger/"]),
     ("axum", &["host/src/http/", "host/src/cli/"]),
     ("StatusCode", &["host/src/http/", "host/src/cli/", "host/src/connector/"]),
-    ("reqwest", &["host/src/cli/", "host/src/connector/", "tests/"]),
+    ("reqwest", &["host/src/cli/", "host/src/egress/", "tests/"]),
     (
         "EmbeddedStore",
         &[
             "storage/",
             "host/src/cli/serve",
             "host/src/http/tests/",
+            "host/src/hooks/tests/",
             "host/src/queue/tests",
             "host/src/registry/tests",
+            "host/src/ledger/tests/",
             "host/benches/",
+            "tests/e2e/ledger",
         ],
     ),
 ];

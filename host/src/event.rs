@@ -30,7 +30,22 @@ pub struct Event<'a> {
     pub partition: Option<u32>,
 }
 
-impl Event<'_> {
+impl<'a> Event<'a> {
+    /// The event that a record was made of.
+    pub fn of(record: Record<'a>) -> Self {
+        let headers = record.headers.into_iter();
+        Self {
+            key: record.key.map(Cow::Borrowed),
+            id: record.id.map(Cow::Borrowed),
+            time: record.time.map(Cow::Borrowed),
+            content_type: record.content_type.map(Cow::Borrowed),
+            headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+            value: Cow::Borrowed(record.value),
+            value_is_json: record.value_is_json,
+            partition: None,
+        }
+    }
+
     /// What the store keeps of it.
     pub fn record(&self) -> Record<'_> {
         Record {
@@ -89,5 +104,6 @@ mod tests {
             value_is_json: false,
         };
         assert_eq!(event().record(), expected);
+        assert_eq!(Event::of(expected), Event { partition: None, ..event() });
     }
 }

@@ -11,6 +11,9 @@
 //! | [`consume`], [`live`] | the one read path; many topics at once, in the order of their commits |
 //! | [`catalog`], [`project`], [`auth`], [`group`] | topics, projects, API keys, groups' commits: state in the store |
 //! | [`queue`] | jobs: leased, tried, tried again, done or dead |
+//! | [`ledger`] | events as entries of a Merkle tree that anybody can verify |
+//! | [`egress`], [`secret`] | requests to addresses that users name; what is kept sealed |
+//! | [`connector`] | from the log to Worker, Hooks and Ledger |
 //! | [`retention`], [`stats`], [`budget`], [`drain`] | trimming, rates, bytes in flight, the end |
 //! | [`node`] | all of these, wired to a store |
 //! | [`config`] | flags, variables and file |
@@ -24,14 +27,18 @@ pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod connector;
 pub mod consume;
 pub mod decode;
 pub mod drain;
+pub mod egress;
 pub mod event;
 pub mod group;
 mod heavy;
+pub mod hooks;
 pub mod http;
 pub mod index;
+pub mod ledger;
 pub mod limit;
 pub mod live;
 mod lock;
@@ -46,6 +53,7 @@ pub mod publish;
 pub mod queue;
 pub mod registry;
 pub mod retention;
+pub mod secret;
 pub mod slot;
 pub mod stage;
 mod state;

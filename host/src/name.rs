@@ -1,4 +1,4 @@
-//! Names that clients give: topics, groups, plugins, routes and queues.
+//! Names that clients give: topics, groups, plugins, routes, queues and endpoints.
 //!
 //! Owns the rules and nothing else: whether a topic exists or may be written is decided elsewhere.
 
@@ -110,9 +110,25 @@ short_name! {
 }
 
 short_name! {
+    /// A ledger: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    LedgerName, "ledger", |name| name != "." && name != ".."
+}
+
+short_name! {
+    /// A connector: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can hold.
+    ConnectorName, "connector", |name| name != "." && name != ".."
+}
+
+short_name! {
     /// A delivery queue: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path can
     /// hold. Names that start with `_` are the server's own.
     QueueName, "queue", |name| name != "." && name != ".."
+}
+
+short_name! {
+    /// An endpoint of webhooks: 1–128 bytes of `[A-Za-z0-9._-]`, and not `.` or `..`, which no path
+    /// can hold.
+    EndpointName, "endpoint", |name| name != "." && name != ".."
 }
 
 impl QueueName {

@@ -8,24 +8,28 @@ use stream_storage::{Clock, ProjectName, Store, StoreError};
 use crate::auth::{KeyError, Keys};
 use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError};
+use crate::connector::{Connectors, ConnectorsParts};
 use crate::consume::Reader;
 use crate::drain::Drain;
+use crate::egress::Egress;
 use crate::group::{Groups, GroupsParts};
+use crate::hooks::{Hooks, HooksParts};
+use crate::ledger::{Ledgers, LedgersConfig, LedgersParts};
 use crate::limit::Limits;
 use crate::name::TopicName;
 use crate::pipeline::{Pipelines, PipelinesParts, Schemas};
 use crate::plugin::{PluginConfig, Plugins};
 use crate::project::{DEFAULT_PROJECT, ProjectError, Projects};
-use crate::publish::{Publisher, PublisherParts};
+use crate::publish::{DeadLetters, Publisher, PublisherParts};
 use crate::queue::{Queues, QueuesParts};
 use crate::registry::{self, Registry, RegistryError};
 use crate::retention::Retention;
+use crate::secret::Sealer;
 use crate::stage::BreakerConfig;
 use crate::state::PageRequest;
 use crate::stats::Rates;
 
 /// What a node needs to know beside its store.
-#[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// See [`Limits`].
     pub limits: Limits,
@@ -37,6 +41,14 @@ pub struct NodeConfig {
     pub plugins: PluginConfig,
     /// When a binding is paused.
     pub breaker: BreakerConfig,
+    /// Where ledgers are written to.
+    pub ledgers: LedgersConfig,
+    /// What secrets are sealed with.
+    pub sealer: Sealer,
+    /// Sends to addresses that users name.
+    pub egress: Egress,
+    /// Webhooks under way at once.
+    pub webhooks_max: usize,
 }
 
 /// A running server, without its sockets.
@@ -47,6 +59,10 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// See [`Limits`].
     pub limits: Limits,
+    /// Seals what is to stay secret.
+    pub sealer: Arc<Sealer>,
+    /// The way out to addresses that users name.
+    pub egress: Arc<Egress>,
     /// Topics.
     pub catalog: Arc<Catalog>,
     /// Projects.
@@ -59,8 +75,14 @@ pub struct Node {
     pub reader: Arc<Reader>,
     /// Who reads together, and how far they have come.
     pub groups: Groups,
+    /// Ledgers.
+    pub ledgers: Arc<Ledgers>,
+    /// Webhooks.
+    pub hooks: Arc<Hooks>,
     /// Jobs.
     pub queues: Arc<Queues>,
+    /// What takes events to Worker, Hooks and Ledger.
+    pub connectors: Arc<Connectors>,
     /// Runs plugins.
     pub plugins: Arc<Plugins>,
     /// Plugins by name.
@@ -106,12 +128,15 @@ impl Node {
     /// # Errors
     ///
     /// The store could not be read, or written on a first start.
+    #[expect(clippy::too_many_lines, reason = "a list of parts")]
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         config: NodeConfig,
     ) -> Result<(Self, Option<String>), NodeError> {
-        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker } = config;
+        let NodeConfig { limits, key_expiry, admin_key, plugins, breaker, ledgers, .. } = config;
+        let webhooks_max = config.webhooks_max;
+        let (sealer, egress) = (Arc::new(config.sealer), Arc::new(config.egress));
         let drain = Drain::default();
         let rates = Arc::new(Rates::default());
         let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
@@ -128,6 +153,7 @@ impl Node {
             schemas: Schemas::new(store.clone(), clock.clone()),
             breaker,
         }));
+        let dead_letters = Arc::new(DeadLetters::new(catalog.clone(), rates.clone()));
         let publisher = Publisher::new(PublisherParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -145,18 +171,58 @@ impl Node {
             clock: clock.clone(),
             catalog: catalog.clone(),
             reader: reader.clone(),
+            dead_letters: dead_letters.clone(),
         });
+        let ledgers = Arc::new(Ledgers::new(LedgersParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            projects: projects.clone(),
+            sealer: sealer.clone(),
+            config: ledgers,
+        }));
         let queues = QueuesParts {
             store: store.clone(),
             clock: clock.clone(),
             projects: projects.clone(),
+            dead_letters: dead_letters.clone(),
+            drain: drain.clone(),
+        };
+        let queues = Arc::new(Queues::new(queues, rand::make_rng()));
+        let hooks = HooksParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            queues: queues.clone(),
+            sealer: sealer.clone(),
+            egress: egress.clone(),
+            drain: drain.clone(),
+            requests_max: webhooks_max,
+        };
+        let hooks = Arc::new(Hooks::new(hooks, rand::make_rng()));
+        let connectors = ConnectorsParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            catalog: catalog.clone(),
+            projects: projects.clone(),
+            reader: reader.clone(),
+            pipelines: pipelines.clone(),
+            queues: queues.clone(),
+            hooks: hooks.clone(),
+            ledgers: ledgers.clone(),
+            dead_letters: dead_letters.clone(),
+            egress: egress.clone(),
+            sealer: sealer.clone(),
             drain: drain.clone(),
         };
         let node = Self {
-            queues: Arc::new(Queues::new(queues, rand::make_rng())),
+            hooks,
+            connectors: Arc::new(Connectors::new(connectors)),
+            queues,
             keys: Keys::open(store.clone(), clock.clone()).await?,
             reader,
             groups,
+            ledgers,
             budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             answer_budget: Budget::new(limits.project_bytes_max, limits.total_bytes_max),
             // A packed upload is held beside what it unpacks to.
@@ -164,6 +230,8 @@ impl Node {
             plugins,
             registry,
             pipelines,
+            sealer,
+            egress,
             store,
             clock,
             limits,
@@ -254,12 +322,17 @@ mod tests {
 
     async fn open(store: &Arc<dyn Store>, admin_key: Option<&str>) -> (Node, Option<String>) {
         let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let egress = Egress::new(crate::egress::AllowList::default(), clock.clone()).unwrap();
         let config = NodeConfig {
             limits: Limits::default(),
             key_expiry: Duration::from_secs(60),
             admin_key: admin_key.map(ToOwned::to_owned),
             plugins: PluginConfig::new("unused", crate::plugin::Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
+            sealer: Sealer::from_text("a key of the tests").unwrap(),
+            egress,
+            webhooks_max: 16,
         };
         Node::open(Arc::clone(store), clock, config).await.unwrap()
     }

@@ -3,6 +3,7 @@
 
 mod durable;
 mod flights;
+mod ledger;
 mod live;
 mod openapi;
 mod openapi_groups;

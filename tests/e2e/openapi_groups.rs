@@ -98,6 +98,60 @@ async fn groups_are_as_the_document_says() {
 }
 
 #[tokio::test]
+async fn nacks_are_as_the_document_says() {
+    let data = tempfile::tempdir().unwrap();
+    let (_server, checked) = checked(data.path()).await;
+    let put = ("PUT", GROUP, "/projects/p/groups/g");
+    checked.call(put, Some(json!({})), 200).await;
+    checked.refuse(put, Some(json!({"attempts_max": 0})), 400, "invalid-attempts-max").await;
+    let set = checked.call(put, Some(json!({"attempts_max": 2})), 200).await;
+    assert_eq!(set.body["attempts_max"], 2);
+    let join = ("POST", MEMBERS, "/projects/p/groups/g/members");
+    let joined = checked.call(join, Some(json!({"subscriptions": ["t"]})), 201).await;
+    let member =
+        format!("/projects/p/groups/g/members/{}", joined.body["member"].as_str().unwrap());
+    let (records, nack) = (format!("{MEMBER}/records"), format!("{MEMBER}/nack"));
+    let path = format!("{member}/records?wait_ms=20000");
+    let read = ("GET", records.as_str(), path.as_str());
+    assert_eq!(checked.call(read, None, 200).await.body["records"].as_array().unwrap().len(), 2);
+    let path = format!("{member}/nack");
+    let call = ("POST", nack.as_str(), path.as_str());
+    let first = |more: Value| {
+        let mut body = json!({"topic": "t", "partition": 0, "generation": 1, "offset": 0});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Some(body)
+    };
+    checked.refuse(call, first(json!({"offset": "1"})), 400, "invalid-offset").await;
+    checked.refuse(call, first(json!({"delay_ms": 3_600_001})), 400, "invalid-delay-ms").await;
+    checked.refuse(call, first(json!({"generation": 9})), 409, "stale-generation").await;
+    checked.refuse(call, first(json!({"offset": 9})), 416, "offset-beyond-end").await;
+    checked.refuse(call, first(json!({"topic": "none"})), 404, "topic-not-found").await;
+    let begun = tokio::time::Instant::now();
+    let held = checked.call(call, first(json!({"delay_ms": 300, "reason": "no"})), 200).await;
+    assert_eq!((&held.body["attempts"], &held.body["dead_lettered"]), (&json!(1), &json!(false)));
+    let group = checked.call(("GET", GROUP, "/projects/p/groups/g"), None, 200).await;
+    assert_eq!(group.body["partitions"][0]["why"]["code"], "held", "{}", group.body);
+    // The wait ends with the delay: nothing else wakes it.
+    let offsets = format!("{MEMBER}/offsets");
+    let other = json!([{"topic": "t", "partition": 1, "generation": 1, "next_offset": 1}]);
+    let path = format!("{member}/offsets");
+    checked.call(("POST", &offsets, &path), Some(json!({"partitions": other})), 204).await;
+    let again = checked.call(read, None, 200).await;
+    assert_eq!(again.body["records"][0]["attempt"], 2, "{}", again.body);
+    let took = begun.elapsed().as_millis();
+    assert!((300..10_000).contains(&took), "it took {took} ms");
+    let dead = checked.call(call, first(json!({"generation": 2})), 200).await;
+    assert_eq!((&dead.body["dead_lettered"], &dead.body["next_offset"]), (&json!(true), &json!(1)));
+    checked.call(("GET", GROUP, "/projects/p/groups/g"), None, 200).await;
+    let topics = "/projects/{project}/topics/{topic}/partitions/{partition}/records";
+    let letters = "/projects/p/topics/_dead-letter/partitions/0/records?offset=0";
+    let letters = checked.call(("GET", topics, letters), None, 200).await;
+    assert_eq!(letters.body["records"][0]["value"]["event"]["value"], 1, "{}", letters.body);
+    let none = "/projects/p/groups/g/members/none/nack";
+    checked.refuse(("POST", &nack, none), first(json!({})), 409, "unknown-member").await;
+}
+
+#[tokio::test]
 async fn transactions_are_as_the_document_says() {
     let data = tempfile::tempdir().unwrap();
     let (_server, checked) = checked(data.path()).await;

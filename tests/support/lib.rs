@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
 
 mod plugin;
+mod sink;
 mod sse;
 
 use std::io::{BufRead, BufReader};
@@ -13,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub use plugin::{compile_bomb, component, padded};
+pub use sink::{Hit, Sink};
 pub use sse::{Event, Subscription};
 
 /// The key that test servers know.

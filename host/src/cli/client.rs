@@ -179,6 +179,13 @@ impl Client {
         Self { retry_for, ..self }
     }
 
+    /// A client of another address; the key goes along only to the same server.
+    pub(super) fn at(&self, url: Url) -> Result<Self, CliError> {
+        let key = self.key.clone().filter(|_| url.origin() == self.url.origin());
+        let (ca_cert, project) = (self.ca_cert.clone(), self.project.clone());
+        Self::new(ClientOptions { url, key, project, json: false, ca_cert })
+    }
+
     /// A request in the project, at a path of these parts.
     pub(super) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let parts: Vec<&str> =
@@ -242,10 +249,7 @@ impl Client {
         let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let request = match &after {
-                Some(after) => request().query(&[("after", after)]),
-                None => request(),
-            };
+            let request = request().query(&after.as_ref().map(|after| [("after", after)]));
             let mut page = self.json(request).await?;
             if let Some(Value::Array(page)) = page.get_mut(name) {
                 items.append(page);

@@ -1,4 +1,4 @@
-//! `stream dead-letter`: the events on which a plugin or a route broke.
+//! `stream dead-letter`: the events that plugins, routes, groups or queues have given up.
 //!
 //! They are records of a topic of the server's own, which is there once it has one.
 
@@ -14,7 +14,7 @@ use super::plugin::versioned;
 use super::tail::offset_in;
 use crate::publish::DEAD_LETTER;
 
-/// Show events on which a plugin or a route broke
+/// Show events that plugins, routes, groups or queues have given up
 #[derive(Debug, Args)]
 pub(super) struct DeadLetterArgs {
     #[command(subcommand)]
@@ -126,18 +126,31 @@ fn human(letters: &[Letter]) -> String {
         let [partition, offset, time] =
             ["partition", "offset", "timestamp"].map(|field| cell(&letter.record, field));
         let at = format!("{partition}:{offset}");
-        [at, time, cell(&value, "topic"), who(&value), key, reason]
+        [at, time, whence(&value), who(&value), key, reason]
     };
     let rows: Vec<_> = letters.iter().map(row).collect();
-    table(["OFFSET", "TIME", "TOPIC", "PLUGIN", "KEY", "REASON"], &rows)
+    table(["OFFSET", "TIME", "TOPIC", "GIVEN UP BY", "KEY", "REASON"], &rows)
 }
 
-/// What broke: a plugin with its version, or a route.
+/// The topic, with the place in it if the event is stored there.
+fn whence(value: &Value) -> String {
+    let topic = cell(value, "topic");
+    match value.get("offset") {
+        Some(offset) => format!("{topic} {}:{offset}", cell(value, "partition")),
+        None => topic,
+    }
+}
+
+/// A plugin with its version, or a route, a group or a queue.
 fn who(value: &Value) -> String {
-    let plugin = value.get("plugin").unwrap_or(&Value::Null);
-    match value.get("route").and_then(Value::as_str) {
-        Some(route) if plugin.is_null() => format!("route {route}"),
-        _ => versioned("name", plugin),
+    let named = |kind: &str| Some(format!("{kind} {}", value.get(kind)?.as_str()?));
+    let plugin = value.get("plugin").filter(|plugin| !plugin.is_null());
+    match plugin {
+        Some(plugin) => versioned("name", plugin),
+        None => ["route", "group", "queue"]
+            .into_iter()
+            .find_map(named)
+            .unwrap_or_else(|| versioned("name", &Value::Null)),
     }
 }
 
@@ -225,11 +238,18 @@ mod tests {
             "topic": "orders", "plugin": null, "route": "r", "cause": "missing-target",
             "reason": "no\ntopic", "event": { "key": null, "value_base64": "/w==" },
         });
-        let expected = "OFFSET  TIME  TOPIC   PLUGIN   KEY  REASON\n\
-                        0:7     T     orders  p@3      k    timeout: over 100 ms\n\
-                        0:7     T     orders  route r  -    missing-target: no topic\n\
-                        0:7     T     -       -        -    -: -\n";
-        let letters = [letter(plugin), letter(route), letter(json!("not one"))];
+        let group = json!({
+            "kind": "group", "topic": "orders", "partition": 1, "offset": 3, "plugin": null,
+            "route": null, "group": "g", "cause": "nack", "reason": "no", "event": { "key": "k" },
+        });
+        let queue = json!({ "kind": "queue", "queue": "q", "topic": null, "cause": "dead" });
+        let expected = "OFFSET  TIME  TOPIC       GIVEN UP BY  KEY  REASON\n\
+                        0:7     T     orders      p@3          k    timeout: over 100 ms\n\
+                        0:7     T     orders      route r      -    missing-target: no topic\n\
+                        0:7     T     orders 1:3  group g      k    nack: no\n\
+                        0:7     T     -           queue q      -    dead: -\n\
+                        0:7     T     -           -            -    -: -\n";
+        let letters = [plugin, route, group, queue, json!("not one")].map(letter);
         assert_eq!(human(&letters), expected);
     }
 }

@@ -1,15 +1,16 @@
-//! `stream group`: list, show, reset and delete consumer groups.
+//! `stream group`: list, show, set, reset and delete consumer groups.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::output::{CliError, Output, cell, confirm, fields, items, table};
+use crate::group::ATTEMPTS_MAX;
 use crate::name::{GroupName, TopicName};
 use crate::timestamp;
 
-/// List, show, reset and delete consumer groups
+/// List, show, set, reset and delete consumer groups
 #[derive(Debug, Args)]
 pub(super) struct GroupArgs {
     #[command(subcommand)]
@@ -25,6 +26,19 @@ enum GroupCommand {
         /// The group
         #[arg(value_parser = GroupName::parse)]
         name: GroupName,
+    },
+    /// Set how often a group tries a record that its members cannot process
+    Set {
+        /// The group
+        #[arg(value_parser = GroupName::parse)]
+        name: GroupName,
+        /// After so many failures it becomes a dead letter
+        #[arg(
+            long,
+            value_name = "N",
+            value_parser = clap::value_parser!(u32).range(1..=i64::from(ATTEMPTS_MAX))
+        )]
+        attempts_max: u32,
     },
     Reset(Reset),
     /// Delete a group and its commits
@@ -105,6 +119,12 @@ impl GroupArgs {
                 let request = client.request(Method::GET, &["groups", name.as_str()]);
                 output.show(&client.json(request).await?, human)?;
             }
+            GroupCommand::Set { name, attempts_max } => {
+                let request = client
+                    .request(Method::PUT, &["groups", name.as_str()])
+                    .json(&json!({ "attempts_max": attempts_max }));
+                output.show(&client.json(request).await?, human_settings)?;
+            }
             GroupCommand::Reset(reset) => reset.run(client, output).await?,
             GroupCommand::Delete { name, force, yes } => {
                 let question = format!("delete the group `{name}` with all its commits?");
@@ -127,8 +147,16 @@ fn human_list(list: &Value) -> String {
     table(["NAME", "MEMBERS"], &rows)
 }
 
+fn human_settings(group: &Value) -> String {
+    fields([("name", cell(group, "group")), ("attempts", cell(group, "attempts_max"))])
+}
+
 fn human(group: &Value) -> String {
-    let about = fields([("name", cell(group, "group")), ("lag", cell(group, "lag"))]);
+    let about = fields([
+        ("name", cell(group, "group")),
+        ("attempts", cell(group, "attempts_max")),
+        ("lag", cell(group, "lag")),
+    ]);
     let member = |member| {
         let [id, instance, topics, silent] =
             ["member", "instance_id", "subscriptions", "silent_ms"]
@@ -161,13 +189,36 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
-    use serde_json::json;
 
     fn body(args: &[&str]) -> Option<Value> {
         let args = ["stream", "group", "reset", "g", "t"].iter().chain(args);
         let Command::Group(args) = Cli::try_parse_from(args).ok()?.command else { panic!() };
         let GroupCommand::Reset(reset) = args.command else { panic!("{args:?}") };
         reset.body().ok()
+    }
+
+    #[test]
+    fn a_partition_that_is_held_says_until_when_and_why() {
+        let message = "the record at offset 1 has failed 1 of 5 times and is read again at T: no";
+        let group = json!({
+            "group": "g", "attempts_max": 5, "lag": 2, "members": [],
+            "partitions": [{
+                "topic": "t", "partition": 0, "owner": "m", "committed": 1, "log_end": 3,
+                "lag": 2, "why": { "code": "held", "message": message },
+            }],
+        });
+        let text = human(&group);
+        let line = text.lines().last().unwrap();
+        assert!(line.ends_with(message), "{text}");
+    }
+
+    #[test]
+    fn attempts_have_a_range() {
+        for (number, is_valid) in [("0", false), ("1", true), ("1000", true), ("1001", false)] {
+            let args = ["stream", "group", "set", "g", "--attempts-max", number];
+            assert_eq!(Cli::try_parse_from(args).is_ok(), is_valid, "{number}");
+        }
+        assert!(Cli::try_parse_from(["stream", "group", "set", "g"]).is_err());
     }
 
     #[test]

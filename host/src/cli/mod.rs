@@ -6,6 +6,8 @@
 //! | `topic`, `schema`, `publish`, `tail` | a command each, all through the HTTP API |
 //! | `event`, `replay`, `group` | records by what they are indexed by; records once more; consumer groups |
 //! | `route`, `dead_letter`, `key`, `project` | the same |
+//! | `ledger` | ledgers; also offline, from their files |
+//! | `hooks` | webhooks: endpoints, deliveries and their figures |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `worker` | a folder of commands: queues, jobs, and running commands for these |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
@@ -16,7 +18,9 @@ mod dead_letter;
 mod event;
 mod follow;
 mod group;
+mod hooks;
 mod key;
+mod ledger;
 mod output;
 mod plugin;
 mod project;
@@ -70,6 +74,8 @@ enum Command {
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
     Worker(worker::WorkerArgs),
+    Ledger(ledger::LedgerArgs),
+    Hooks(hooks::HooksArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
 }
@@ -110,6 +116,8 @@ impl Cli {
             Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Group(args) => args.run(&client, output).await,
             Command::Worker(args) => args.run(client, output).await,
+            Command::Ledger(args) => args.run(&client, output).await,
+            Command::Hooks(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,
             Command::Project(args) => args.run(&client, output).await,
         }

@@ -16,7 +16,8 @@ Exit codes:
   1  the server refused the request (4xx), or `serve` could not start
   2  the command line is wrong
   3  the server cannot be reached, or failed (5xx), also after trying again
-  4  the input is malformed, a plugin cannot be built, or a file cannot be read or written";
+  4  the input is malformed, a plugin cannot be built, or a file cannot be read or written
+  5  a ledger or a receipt is not what was signed";
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum CliError {
     /// There is no component at the end of a build.
     #[error("cannot build the plugin: {0}")]
     Build(String),
+    /// A ledger or a receipt does not hold.
+    #[error("not verified: {0}")]
+    Unverified(String),
     /// Standard output cannot be written, or the answer to a question not be read.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -93,6 +97,7 @@ impl CliError {
             | Self::Write { .. }
             | Self::Build(_)
             | Self::Output(_) => 4,
+            Self::Unverified(_) => 5,
         }
     }
 
@@ -159,6 +164,10 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "group-not-found" => Some("`stream group list` shows those that there are"),
         "group-has-members" => Some("`--force` does it all the same"),
         "queue-not-found" => Some("`stream worker queue set` makes it, as does a first job"),
+        "ledger-not-found" => Some("`stream ledger list` shows those that there are"),
+        "endpoint-not-found" => Some("`stream hooks endpoint list` shows those that there are"),
+        "endpoint-disabled" => Some("`stream hooks endpoint enable` sends to it again"),
+        "forbidden-url" => Some("`stream serve --egress-allow` opens ranges of addresses"),
         "not-indexed" => Some("`stream topic create --index id,key` makes a topic that is"),
         "offset-trimmed" => Some("`--from earliest` starts at the first record that is left"),
         "too-large" => Some("fewer events at once may pass: `publish --batch` says how many"),

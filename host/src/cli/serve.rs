@@ -10,12 +10,16 @@ use stream_storage::embedded::{EmbeddedStore, OpenError};
 use stream_storage::{Clock, Store, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings};
 use crate::drain::Drain;
+use crate::egress::{Egress, EgressError};
 use crate::http::{self, App, ServerConfig, TlsError};
+use crate::ledger::{LedgersConfig, ObjectsError};
 use crate::node::{Node, NodeConfig, NodeError};
+use crate::secret::SecretKeyError;
 
 /// How often components that no plugin has are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -47,9 +51,18 @@ pub enum ServeError {
     /// The store does not hold what a server needs.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The ledgers' store cannot be used.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Secrets cannot be sealed.
+    #[error(transparent)]
+    SecretKey(#[from] SecretKeyError),
+    /// Requests cannot be sent.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The address cannot be had.
     #[error("cannot listen on `{listen}`: {source}")]
     Listen {
@@ -76,18 +89,8 @@ impl Serve {
         let tls = config.tls.as_ref().map(http::load_tls).transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = open_store(&config, Arc::clone(&clock)).await?;
-        let (node, made_key) = Node::open(
-            Arc::clone(&store),
-            clock,
-            NodeConfig {
-                limits: config.limits,
-                key_expiry: config.idempotency_expiry,
-                admin_key: config.api_key.clone(),
-                plugins: config.plugin_config()?,
-                breaker: config.breaker(),
-            },
-        )
-        .await?;
+        let node_config = node_config(&config, Arc::clone(&clock))?;
+        let (node, made_key) = Node::open(Arc::clone(&store), clock, node_config).await?;
         let drain = node.drain.clone();
         let app = App::new(node, config.body_timeout);
         let listen = config.listen;
@@ -97,22 +100,7 @@ impl Serve {
         drain_on_signal(drain.clone())?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         announce(scheme, listener.local_addr()?, made_key)?;
-        let retention = {
-            let (app, drain) = (Arc::clone(&app), drain.clone());
-            tokio::spawn(async move {
-                app.node().retention.run(config.retention_interval, drain).await;
-            })
-        };
-        let groups = {
-            let (app, drain) = (Arc::clone(&app), drain.clone());
-            tokio::spawn(async move { app.node().groups.run(drain).await })
-        };
-        let queues = Arc::clone(&app.node().queues);
-        let queues = tokio::spawn(async move { queues.run().await });
-        let sweep = {
-            let app = Arc::clone(&app);
-            tokio::spawn(async move { app.node().sweep_plugins(SWEEP_INTERVAL).await })
-        };
+        let tasks = background(&app, config.retention_interval);
         let router = http::router(Arc::clone(&app), &config.cors_origins);
         let server = ServerConfig {
             tls,
@@ -122,14 +110,60 @@ impl Serve {
         };
         http::serve(listener, app, router, server).await;
         // A panic in it has been printed; the store is closed all the same.
-        let _ = retention.await;
-        let _ = groups.await;
-        let _ = queues.await;
-        let _ = sweep.await;
+        for task in tasks {
+            let _ = task.await;
+        }
         store.close().await;
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+fn node_config(config: &Config, clock: Arc<dyn Clock>) -> Result<NodeConfig, ServeError> {
+    Ok(NodeConfig {
+        limits: config.limits,
+        key_expiry: config.idempotency_expiry,
+        admin_key: config.api_key.clone(),
+        plugins: config.plugin_config()?,
+        breaker: config.breaker(),
+        sealer: config.sealer()?,
+        egress: Egress::new(config.egress_allow.clone(), clock)?,
+        ledgers: LedgersConfig {
+            objects: config.ledger_objects()?,
+            origin: config.ledger_origin.clone(),
+        },
+        webhooks_max: config.webhooks_max,
+    })
+}
+
+/// What goes on beside requests, until the drain begins.
+fn background(app: &Arc<App>, retention_interval: Duration) -> Vec<JoinHandle<()>> {
+    let drain = app.node().drain.clone();
+    let hooks = Arc::clone(&app.node().hooks);
+    let queues = Arc::clone(&app.node().queues);
+    let connectors = Arc::clone(&app.node().connectors);
+    let ledgers = Arc::clone(&app.node().ledgers).run(drain.clone());
+    let retention = {
+        let (app, drain) = (Arc::clone(app), drain.clone());
+        async move { app.node().retention.run(retention_interval, drain).await }
+    };
+    let groups = {
+        let app = Arc::clone(app);
+        async move { app.node().groups.run(drain).await }
+    };
+    let sweep = {
+        let app = Arc::clone(app);
+        async move { app.node().sweep_plugins(SWEEP_INTERVAL).await }
+    };
+    vec![
+        tokio::spawn(retention),
+        tokio::spawn(groups),
+        tokio::spawn(async move { queues.run().await }),
+        tokio::spawn(async move { connectors.run().await }),
+        tokio::spawn(async move { hooks.run().await }),
+        tokio::spawn(ledgers),
+        tokio::spawn(sweep),
+    ]
 }
 
 fn init_log(config: &Config) -> Result<(), ServeError> {

@@ -12,9 +12,12 @@ use std::time::Duration;
 use http::HeaderValue;
 use stream_storage::embedded::EmbeddedConfig;
 
+use crate::egress::AllowList;
 use crate::http::{Timeouts, TlsFiles};
+use crate::ledger::{Objects, ObjectsError};
 use crate::limit::Limits;
 use crate::plugin::{CompileLimits, Compiler, PluginConfig};
+use crate::secret::{KEY_CHARS_MIN, Sealer, SecretKeyError};
 use crate::stage::BreakerConfig;
 
 pub use settings::{LogFormat, Settings};
@@ -48,6 +51,13 @@ pub struct Config {
     pub cors_origins: Vec<HeaderValue>,
     /// A key that opens everything.
     pub api_key: Option<String>,
+    /// What the key is drawn from that secrets are sealed with; a file of the store's folder if
+    /// `None`.
+    pub secret_key: Option<String>,
+    /// Addresses that may be sent to although they are not public.
+    pub egress_allow: AllowList,
+    /// Webhooks under way at once.
+    pub webhooks_max: usize,
     /// Start although synced data is missing.
     pub accept_loss: bool,
     /// Bytes kept free on the disk; as the store has it if `None`.
@@ -70,6 +80,11 @@ pub struct Config {
     pub plugins: PluginLimits,
     /// When a binding is paused: a share of its events, in percent.
     pub plugin_fault_percent: u8,
+    /// Where ledgers are written to: a folder, or another store; `ledgers` in the store's folder if
+    /// `None`.
+    pub ledger_store: Option<String>,
+    /// What the origins of new ledgers begin with.
+    pub ledger_origin: Option<String>,
     /// What to log.
     pub log: String,
     /// How to log.
@@ -165,6 +180,9 @@ impl Settings {
             tls,
             cors_origins: origins(&self.cors_origin)?,
             api_key: api_key(self.api_key)?,
+            secret_key: secret_key(self.secret_key)?,
+            egress_allow: egress_allow(&self.egress_allow)?,
+            webhooks_max: webhooks_max(self.webhooks_max)?,
             accept_loss: self.accept_loss.unwrap_or(false),
             reserve_bytes: self.reserve_bytes,
             cache_bytes: self.cache_bytes,
@@ -180,6 +198,8 @@ impl Settings {
             retention_interval: time("retention_interval", self.retention_interval, 60)?,
             plugins,
             plugin_fault_percent,
+            ledger_store: self.ledger_store,
+            ledger_origin: ledger_origin(self.ledger_origin)?,
             log: self.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -279,6 +299,30 @@ impl Config {
         })
     }
 
+    /// What secrets are sealed with.
+    ///
+    /// # Errors
+    ///
+    /// The key's file cannot be used.
+    pub fn sealer(&self) -> Result<Sealer, SecretKeyError> {
+        match &self.secret_key {
+            Some(key) => Sealer::from_text(key),
+            None => Sealer::open(&self.data),
+        }
+    }
+
+    /// Where ledgers are written to.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made, or the store is not known.
+    pub fn ledger_objects(&self) -> Result<Objects, ObjectsError> {
+        match &self.ledger_store {
+            Some(place) => Objects::open(place),
+            None => Objects::open_folder(&self.data.join("ledgers")),
+        }
+    }
+
     /// When a binding is paused.
     pub fn breaker(&self) -> BreakerConfig {
         let share_max = f64::from(self.plugin_fault_percent) / 100.0;
@@ -325,6 +369,38 @@ fn api_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
         return Err(ConfigError::Value { name: "api_key", expected: "at least 16 characters" });
     }
     Ok(key)
+}
+
+fn secret_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
+    if key.as_ref().is_some_and(|key| key.trim().chars().count() < KEY_CHARS_MIN) {
+        return Err(ConfigError::Value { name: "secret_key", expected: "at least 32 characters" });
+    }
+    Ok(key)
+}
+
+fn egress_allow(ranges: &[String]) -> Result<AllowList, ConfigError> {
+    let expected = "ranges such as `127.0.0.0/8` or `::1`";
+    AllowList::parse(&ranges.join(","))
+        .map_err(|_| ConfigError::Value { name: "egress_allow", expected })
+}
+
+fn ledger_origin(origin: Option<String>) -> Result<Option<String>, ConfigError> {
+    let is_fine = |origin: &String| {
+        let may_be = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
+        !origin.is_empty() && origin.bytes().all(may_be) && !origin.ends_with('/')
+    };
+    if origin.as_ref().is_some_and(|origin| !is_fine(origin) || origin.contains("://")) {
+        let expected = "a host and a path without its scheme, such as `ledgers.example.com`";
+        return Err(ConfigError::Value { name: "ledger_origin", expected });
+    }
+    Ok(origin)
+}
+
+fn webhooks_max(count: Option<usize>) -> Result<usize, ConfigError> {
+    match count.unwrap_or(256) {
+        count @ 2..=10_000 => Ok(count),
+        _ => Err(ConfigError::Value { name: "webhooks_max", expected: "a number from 2 to 10000" }),
+    }
 }
 
 fn origins(texts: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
@@ -399,6 +475,11 @@ mod tests {
             ("project_bytes_max = 16777215", "project_bytes_max"),
             ("project_bytes_max = 268435457", "total_bytes_max"),
             ("api_key = \"sk_short-key-15\"", "api_key"),
+            ("ledger_origin = \"https://a.b\"", "ledger_origin"),
+            ("ledger_origin = \"a b\"", "ledger_origin"),
+            ("secret_key = \"a text of only thirty-one chars\"", "secret_key"),
+            ("webhooks_max = 1", "webhooks_max"),
+            ("egress_allow = [\"10.0.0.0/8\", \"10.0.0.1/8\"]", "egress_allow"),
         ];
         for (text, name) in cases {
             let error = settings(text).config().unwrap_err().to_string();

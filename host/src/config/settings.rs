@@ -41,6 +41,21 @@ pub struct Settings {
     #[arg(long, env = "STREAM_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<String>,
 
+    /// A text of at least 32 characters, from which the key is drawn that the secrets of endpoints and
+    /// connectors are sealed with [default: the file `secret.key` in the data folder, made if it is
+    /// not there]
+    #[arg(long, env = "STREAM_SECRET_KEY", hide_env_values = true, value_name = "KEY")]
+    pub secret_key: Option<String>,
+
+    /// Ranges of addresses to which webhooks and connectors may send although they are not public,
+    /// such as `127.0.0.0/8,::1`; may be given more than once [default: none]
+    #[arg(long, env = "STREAM_EGRESS_ALLOW", value_name = "CIDR", value_delimiter = ',')]
+    pub egress_allow: Vec<String>,
+
+    /// Webhooks under way at once, to all endpoints together [default: 256]
+    #[arg(long, env = "STREAM_WEBHOOKS_MAX", value_name = "COUNT")]
+    pub webhooks_max: Option<usize>,
+
     /// Start although synced data is missing, giving it up
     #[arg(long, env = "STREAM_ACCEPT_LOSS", num_args = 0..=1, default_missing_value = "true")]
     pub accept_loss: Option<bool>,
@@ -150,6 +165,15 @@ pub struct Settings {
     #[arg(long, env = "STREAM_PLUGIN_FAULT_PERCENT", value_name = "PERCENT")]
     pub plugin_fault_percent: Option<u8>,
 
+    /// Where ledgers are written to: a folder [default: `ledgers` in the store's folder]
+    #[arg(long, env = "STREAM_LEDGER_STORE", value_name = "PLACE")]
+    pub ledger_store: Option<String>,
+
+    /// What the origins of new ledgers begin with, such as `ledgers.example.com`; best the address
+    /// where they are read, without its scheme [default: a random name a ledger]
+    #[arg(long, env = "STREAM_LEDGER_ORIGIN", value_name = "NAME")]
+    pub ledger_origin: Option<String>,
+
     /// What to log, such as `warn` or `info,stream_host=debug`
     /// [default: warn,stream_host=info,stream_storage=info]
     #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
@@ -186,15 +210,17 @@ impl Settings {
     /// These settings, and where they say nothing, those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let is_silent = self.cors_origin.is_empty();
         Self {
             listen: self.listen.or(other.listen),
             data: self.data.or(other.data),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
             insecure_http: self.insecure_http.or(other.insecure_http),
-            cors_origin: if is_silent { other.cors_origin } else { self.cors_origin },
+            cors_origin: or_list(self.cors_origin, other.cors_origin),
             api_key: self.api_key.or(other.api_key),
+            secret_key: self.secret_key.or(other.secret_key),
+            egress_allow: or_list(self.egress_allow, other.egress_allow),
+            webhooks_max: self.webhooks_max.or(other.webhooks_max),
             accept_loss: self.accept_loss.or(other.accept_loss),
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
             cache_bytes: self.cache_bytes.or(other.cache_bytes),
@@ -220,10 +246,16 @@ impl Settings {
             plugin_timeout_max: self.plugin_timeout_max.or(other.plugin_timeout_max),
             plugin_compile_time: self.plugin_compile_time.or(other.plugin_compile_time),
             plugin_fault_percent: self.plugin_fault_percent.or(other.plugin_fault_percent),
+            ledger_store: self.ledger_store.or(other.ledger_store),
+            ledger_origin: self.ledger_origin.or(other.ledger_origin),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
     }
+}
+
+fn or_list(list: Vec<String>, other: Vec<String>) -> Vec<String> {
+    if list.is_empty() { other } else { list }
 }
 
 /// A duration in the file: a text such as `30s`.

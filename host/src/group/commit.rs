@@ -81,7 +81,7 @@ impl Groups {
         let mut attempts = Attempts::default();
         loop {
             let (owner, present) = self.rows_of(&topic.project, group, slot).await?;
-            let committed = present.row.map(|row| row.offset);
+            let committed = present.row.as_ref().map(|row| row.offset);
             self.check_offset(slot, offset, committed.filter(|_| reset == Reset::Refused)).await?;
             let mut transaction = Transaction::new(topic.project.clone());
             transaction.expect(rows::key::<StoredOwner>(group, slot), owner.expected);
@@ -143,7 +143,7 @@ impl Groups {
         Ok(MemberOffsets { groups: self, project, group, member, slots })
     }
 
-    async fn rows_of(
+    pub(super) async fn rows_of(
         &self,
         project: &ProjectName,
         group: &GroupName,
@@ -182,9 +182,23 @@ impl Groups {
         slot: Slot,
         (offset, present): (u64, &Found<StoredCommit>),
     ) {
-        let stored = StoredCommit { offset, committed_at: self.parts.clock.now().0 };
+        // What failed is forgotten once the group reads on elsewhere; a repeat changes nothing.
+        let failed = present.row.as_ref().filter(|row| row.offset == offset);
+        let failed = failed.and_then(|row| row.failed.clone());
+        let stored = StoredCommit { offset, committed_at: self.parts.clock.now().0, failed };
+        self.put_row(transaction, group, slot, (&stored, present));
+    }
+
+    /// Adds the write of a row, if it is still as it was read.
+    pub(super) fn put_row(
+        &self,
+        transaction: &mut Transaction,
+        group: &GroupName,
+        slot: Slot,
+        (stored, present): (&StoredCommit, &Found<StoredCommit>),
+    ) {
         let key = rows::key::<StoredCommit>(group, slot);
-        transaction.expect(key.clone(), present.expected).put(key, state::encode(&stored));
+        transaction.expect(key.clone(), present.expected).put(key, state::encode(stored));
     }
 }
 
@@ -235,7 +249,8 @@ impl MemberOffsets<'_> {
             let (Some(owner), Some(present)) = (owners.get(slot), commits.get(slot)) else {
                 continue;
             };
-            let (offset, committed) = (commit.next_offset, present.row.map(|row| row.offset));
+            let offset = commit.next_offset;
+            let committed = present.row.as_ref().map(|row| row.offset);
             self.groups.check_offset(*slot, offset, committed).await?;
             // What was made of these records is stored already: this is a repeat.
             if let Some(committed) = committed.filter(|committed| offset == *committed)
@@ -257,28 +272,73 @@ impl MemberOffsets<'_> {
     ) -> Result<(), GroupError> {
         let (mut stale, mut foreign) = (Vec::new(), Vec::new());
         for (slot, (topic, commit)) in &self.slots {
-            let owner = owners.get(slot).and_then(|found| found.row.as_ref());
-            let generation = owner.map_or(0, |row| row.generation);
-            let is_owned = owner.is_some_and(|row| row.member.as_ref() == Some(&self.member));
-            if is_owned && generation == commit.generation {
-                continue;
-            }
-            let row = commits.get(slot).and_then(|found| found.row);
-            let current = Current {
-                topic: topic.name.clone(),
-                partition: slot.partition.0,
-                generation,
-                is_owned,
-                next_offset: row.map(|row| row.offset),
+            let claim = Claim {
+                member: &self.member,
+                topic: &topic.name,
+                slot: *slot,
+                generation: commit.generation,
             };
-            // A generation that has been is that of a former owner, most likely this one.
-            let was = commit.generation < generation && commit.generation > 0;
-            if is_owned || was { stale.push(current) } else { foreign.push(current) }
+            let owner = owners.get(slot).and_then(|found| found.row.as_ref());
+            match claim.check(owner, commits.get(slot).and_then(|found| found.row.as_ref())) {
+                Ok(()) => {}
+                Err(Refuted::Stale(current)) => stale.push(current),
+                Err(Refuted::Foreign(current)) => foreign.push(current),
+            }
         }
         if !foreign.is_empty() {
             foreign.extend(stale);
             return Err(GroupError::NotOwned { current: foreign });
         }
         if stale.is_empty() { Ok(()) } else { Err(GroupError::StaleGeneration { current: stale }) }
+    }
+}
+
+/// That a partition is a member's, in the generation that it names.
+pub(super) struct Claim<'a> {
+    pub(super) member: &'a MemberId,
+    pub(super) topic: &'a TopicName,
+    pub(super) slot: Slot,
+    pub(super) generation: u64,
+}
+
+/// What is wrong with a claim, and how it is.
+pub(super) enum Refuted {
+    /// The member owned it, and owns it no more or anew.
+    Stale(Current),
+    /// It is not the member's.
+    Foreign(Current),
+}
+
+impl Claim<'_> {
+    /// Whether the stored owner is as claimed.
+    pub(super) fn check(
+        &self,
+        owner: Option<&StoredOwner>,
+        commit: Option<&StoredCommit>,
+    ) -> Result<(), Refuted> {
+        let generation = owner.map_or(0, |row| row.generation);
+        let is_owned = owner.is_some_and(|row| row.member.as_ref() == Some(self.member));
+        if is_owned && generation == self.generation {
+            return Ok(());
+        }
+        let current = Current {
+            topic: self.topic.clone(),
+            partition: self.slot.partition.0,
+            generation,
+            is_owned,
+            next_offset: commit.map(|row| row.offset),
+        };
+        // A generation that has been is that of a former owner, most likely this one.
+        let was = self.generation < generation && self.generation > 0;
+        Err(if is_owned || was { Refuted::Stale(current) } else { Refuted::Foreign(current) })
+    }
+}
+
+impl From<Refuted> for GroupError {
+    fn from(refuted: Refuted) -> Self {
+        match refuted {
+            Refuted::Stale(current) => Self::StaleGeneration { current: vec![current] },
+            Refuted::Foreign(current) => Self::NotOwned { current: vec![current] },
+        }
     }
 }

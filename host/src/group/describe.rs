@@ -9,10 +9,12 @@ use stream_storage::{
 };
 use tokio::time::Instant;
 
+use super::failure::Failure;
 use super::live::Held;
 use super::member::MemberView;
 use super::membership::Ownership;
 use super::rows::{self, MemberId, StoredCommit, StoredOwner};
+use super::settings::Settings;
 use super::{GroupError, Groups};
 use crate::name::{GroupName, TopicName};
 use crate::slot::Slot;
@@ -54,6 +56,10 @@ pub struct PartitionState {
     pub lag_age: Option<Duration>,
     /// Why the group has not read on; `None` without lag.
     pub stuck: Option<Stuck>,
+    /// The record that could not be processed, until the group has moved past it.
+    pub failed: Option<Failure>,
+    /// Until when nothing is read, since it could not.
+    pub held_until: Option<Timestamp>,
 }
 
 impl PartitionState {
@@ -99,6 +105,22 @@ pub enum Stuck {
         /// For how long.
         silent_for: Duration,
     },
+    /// A record could not be processed: the partition is held until it is read again.
+    Held {
+        /// What has failed.
+        failed: Failure,
+        /// Until when.
+        until: Timestamp,
+        /// How often a record may fail.
+        attempts_max: u32,
+    },
+    /// Several records in a row became dead letters: the partition is held until the next is read.
+    Pausing {
+        /// The last of them.
+        failed: Failure,
+        /// Until when.
+        until: Timestamp,
+    },
     /// Records are on their way to the owner.
     Delivering,
 }
@@ -108,6 +130,8 @@ pub enum Stuck {
 pub struct Description {
     /// Its members.
     pub members: Vec<DescribedMember>,
+    /// What is set for it.
+    pub settings: Settings,
     /// All partitions that it has committed in or that a member subscribes to.
     pub partitions: Vec<PartitionState>,
 }
@@ -126,6 +150,7 @@ impl Groups {
         if !self.exists(project, group).await? {
             return Err(GroupError::NotFound { group: group.clone() });
         }
+        let settings = self.settings(project, group).await?;
         let live = self.live(project, group);
         let held = live.settled(&self.parts).await?;
         let now = Instant::now();
@@ -143,18 +168,23 @@ impl Groups {
         let all = PageRequest::default();
         for topic in self.parts.catalog.list(project, &all).await?.items {
             let store = self.parts.store.as_ref();
-            let commits =
+            let mut commits =
                 rows::all_of_topic::<StoredCommit>(store, project, group, topic.id).await?;
             let owned = held.membership.slots().keys().filter(|slot| slot.topic == topic.id);
             let known: BTreeSet<Partition> =
                 commits.keys().copied().chain(owned.map(|slot| slot.partition)).collect();
             for partition in known {
-                let row = commits.get(&partition).and_then(|found| found.row);
+                let row = commits.remove(&partition).and_then(|found| found.row);
                 let slot = Slot::new(topic.id, partition);
-                partitions.push(self.partition(&held, &topic.name, slot, row).await?);
+                let mut state = self.partition(&held, &topic.name, slot, row).await?;
+                if state.lag() > 0 || state.lost() > 0 {
+                    let ownership = held.membership.slots().get(&slot);
+                    state.stuck = Some(stuck(&held, ownership, &state, settings.attempts_max));
+                }
+                partitions.push(state);
             }
         }
-        Ok(Description { members, partitions })
+        Ok(Description { members, settings, partitions })
     }
 
     /// The groups of a project, in the order of their names, each with how many members it has.
@@ -176,6 +206,11 @@ impl Groups {
         }
         let all = PageRequest::default();
         let rows = state::page(self.parts.store.as_ref(), project, rows::MEMBER, &all).await?;
+        let settings =
+            state::page(self.parts.store.as_ref(), project, rows::SETTINGS, &all).await?;
+        for row in settings.items {
+            names.entry(state::name_in(&row.key, rows::SETTINGS)).or_default();
+        }
         for row in rows.items {
             let place = state::name_in(&row.key, rows::MEMBER);
             let group = place.split_once('/').map_or(place.as_str(), |(group, _)| group);
@@ -194,7 +229,7 @@ impl Groups {
         Ok(Page { items, next })
     }
 
-    /// Whether the group has members or commits.
+    /// Whether the group has members, commits or settings.
     pub(super) async fn exists(
         &self,
         project: &ProjectName,
@@ -202,7 +237,9 @@ impl Groups {
     ) -> Result<bool, StoreError> {
         let members = rows::members(group);
         let found = self.parts.store.scan(project, members.as_bytes(), None, 1).await?;
-        Ok(!found.is_empty() || !self.topics_of(project, group).await?.is_empty())
+        Ok(!found.is_empty()
+            || self.has_settings(project, group).await?
+            || !self.topics_of(project, group).await?.is_empty())
     }
 
     /// The topics in which the group has rows.
@@ -261,21 +298,24 @@ impl Groups {
     ) -> Result<PartitionState, GroupError> {
         let bounds = self.parts.store.bounds(slot.topic, slot.partition).await?;
         let ownership = held.membership.slots().get(&slot);
+        let failed = row.as_ref().and_then(|row| row.failed.clone());
+        let now = self.parts.clock.now();
         let mut partition = PartitionState {
             topic: topic.clone(),
             partition: slot.partition,
-            committed: row.map(|row| row.offset),
-            committed_at: row.map(|row| Timestamp(row.committed_at)),
+            committed: row.as_ref().map(|row| row.offset),
+            committed_at: row.as_ref().map(|row| Timestamp(row.committed_at)),
             bounds,
             owner: ownership.and_then(|ownership| ownership.owner.clone()),
             generation: ownership.map_or(0, |ownership| ownership.generation),
             lag_age: None,
             stuck: None,
+            held_until: failed.as_ref().and_then(|failed| failed.held_until(now)),
+            failed,
         };
         if partition.lag() > 0 || partition.lost() > 0 {
             let next = partition.next_offset().max(bounds.start);
             partition.lag_age = self.age(slot, next).await?;
-            partition.stuck = Some(stuck(held, ownership, &partition));
         }
         Ok(partition)
     }
@@ -296,7 +336,12 @@ impl Groups {
     }
 }
 
-fn stuck(held: &Held, ownership: Option<&Ownership>, partition: &PartitionState) -> Stuck {
+fn stuck(
+    held: &Held,
+    ownership: Option<&Ownership>,
+    partition: &PartitionState,
+    attempts_max: u32,
+) -> Stuck {
     let now = Instant::now();
     if partition.lost() > 0 {
         return Stuck::Lost;
@@ -306,6 +351,13 @@ fn stuck(held: &Held, ownership: Option<&Ownership>, partition: &PartitionState)
     }
     let owner = partition.owner.as_ref().and_then(|id| held.membership.members().get(id));
     let (Some(ownership), Some(owner)) = (ownership, owner) else { return Stuck::NotSubscribed };
+    if let (Some(failed), Some(until)) = (&partition.failed, partition.held_until) {
+        let failed = failed.clone();
+        if failed.offset < partition.next_offset() {
+            return Stuck::Pausing { failed, until };
+        }
+        return Stuck::Held { failed, until, attempts_max };
+    }
     let silent_for = owner.session.silent_for(now);
     match (ownership.revoked, ownership.handed_out) {
         (Some(since), _) => Stuck::Revoked { since: now - since.min(now) },

@@ -6,6 +6,7 @@ use super::rows::MemberId;
 use crate::catalog::CatalogError;
 use crate::consume::ConsumeError;
 use crate::name::{GroupName, TopicName};
+use crate::publish::DeadLetterError;
 use crate::topic::NoSuchPartition;
 
 /// What is true of a partition that a member was wrong about.
@@ -43,6 +44,20 @@ pub enum GroupError {
         offset: u64,
         /// The group's present commit.
         committed: u64,
+    },
+    /// A record before the group's commit cannot fail any more.
+    #[error("offset `{offset}` lies before the committed `{committed}`")]
+    Overtaken {
+        /// The record.
+        offset: u64,
+        /// The group's present commit.
+        committed: u64,
+    },
+    /// Records that a member was not handed in this generation it cannot have failed on.
+    #[error("invalid offset `{offset}`: the member was not handed that record in this generation")]
+    NotHandedOut {
+        /// The offset.
+        offset: u64,
     },
     /// It left, was silent for too long, or was replaced by a later life of itself.
     #[error("group `{group}` has no member `{member}`; join again")]
@@ -102,6 +117,9 @@ pub enum GroupError {
     /// A topic that is named has no such partition.
     #[error(transparent)]
     Partition(#[from] NoSuchPartition),
+    /// A record could not be made a dead letter.
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
     /// Records could not be read.
     #[error(transparent)]
     Consume(#[from] ConsumeError),

@@ -231,7 +231,7 @@ impl LiveGroup {
         slot: Slot,
     ) -> Result<(), GroupError> {
         let offset = parts.store.bounds(slot.topic, slot.partition).await?.start;
-        let stored = StoredCommit { offset, committed_at: parts.clock.now().0 };
+        let stored = StoredCommit { offset, committed_at: parts.clock.now().0, failed: None };
         let key = rows::key::<StoredCommit>(&self.name, slot);
         transaction.expect(key.clone(), Expected::Absent).put(key, state::encode(&stored));
         Ok(())

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use stream_storage::{Expected, ProjectName, Transaction};
+use stream_storage::{Expected, ProjectName, Timestamp, Transaction};
 use tokio::time::Instant;
 
+use super::failure::Failure;
 use super::live::{Held, LiveGroup};
 use super::membership::Member;
+use super::position::Place;
 use super::rows::{self, MemberId, StoredMember, StoredOwner};
 use super::{GroupError, Groups};
 use crate::name::{GroupName, TopicName};
@@ -42,6 +44,18 @@ pub struct Assigned {
     pub next_offset: u64,
     /// Whether it is to be given up: no more of it is handed out.
     pub is_revoked: bool,
+    /// The record that could not be processed, until the group has moved past it.
+    pub failed: Option<Failure>,
+    /// Until when nothing of it is handed out, since a record could not be processed.
+    pub held_until: Option<Timestamp>,
+}
+
+impl Assigned {
+    /// The record that has failed before, and which attempt it is to read it now.
+    pub fn tried(&self) -> Option<(u64, u32)> {
+        let failed = self.failed.as_ref().filter(|failed| failed.offset == self.next_offset)?;
+        Some((failed.offset, failed.attempts.saturating_add(1)))
+    }
 }
 
 /// A member as it is told of itself.
@@ -229,14 +243,18 @@ impl Groups {
     ) -> Result<MemberView, GroupError> {
         let session_timeout = held.member(group, member)?.timeout();
         let slots = held.membership.owned(member).map(|(slot, _)| slot);
-        let positions = self.positions(project, group, slots).await?;
+        let mut places = self.places(project, group, slots).await?;
+        let now = self.parts.clock.now();
         let assigned = held.membership.owned(member).filter_map(|(slot, ownership)| {
+            let Place { offset, failed } = places.remove(&slot)?;
             Some(Assigned {
                 topic: held.membership.topic(slot.topic)?.name.clone(),
                 slot,
                 generation: ownership.generation,
-                next_offset: positions.get(&slot).copied()?,
+                next_offset: offset,
                 is_revoked: ownership.revoked.is_some(),
+                held_until: failed.as_ref().and_then(|failed| failed.held_until(now)),
+                failed,
             })
         });
         let assignment = assigned.collect();

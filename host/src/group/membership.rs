@@ -65,6 +65,15 @@ pub(super) struct Ownership {
     released: bool,
     /// It was read from the store: what the owner holds is not known until it asks for records.
     is_unsure: bool,
+    /// Records before it may have been handed out to the owner in this generation.
+    reached: u64,
+}
+
+impl Ownership {
+    /// Whether the record may have been handed out to the owner.
+    pub(super) fn has_reached(&self, offset: u64) -> bool {
+        offset < self.reached
+    }
 }
 
 /// A change that is due.
@@ -174,8 +183,13 @@ impl Membership {
     /// A partition's owner, read when the group is loaded: it may hold records from before.
     pub(super) fn restore_owner(&mut self, slot: Slot, stored: StoredOwner) {
         let StoredOwner { member, generation } = stored;
-        let ownership =
-            Ownership { owner: member, generation, is_unsure: true, ..Ownership::default() };
+        let ownership = Ownership {
+            owner: member,
+            generation,
+            is_unsure: true,
+            reached: u64::MAX,
+            ..Ownership::default()
+        };
         self.slots.insert(slot, ownership);
         self.target = None;
     }
@@ -219,6 +233,7 @@ impl Membership {
         match self.slots.get_mut(&slot) {
             Some(held) if held.generation == generation && held.revoked.is_none() => {
                 held.handed_out = Some(held.handed_out.map_or(end, |before| before.max(end)));
+                held.reached = held.reached.max(end);
                 true
             }
             _ => false,

@@ -12,6 +12,9 @@
 //! | `member` | joining, heartbeats, leaving |
 //! | `records` | what a member reads |
 //! | `commit` | commits of offsets, with and without a member |
+//! | `nack` | records that a member could not process: read again later, or dead letters |
+//! | `failure` | what a nack makes of a partition's row: a pure function |
+//! | `settings` | what is set for a group |
 //! | `position` | where a group reads next |
 //! | `describe` | how a group stands, and why a partition of it does not move |
 //! | `reset` | going back or forth on purpose, and deleting |
@@ -20,14 +23,17 @@ mod assign;
 mod commit;
 mod describe;
 mod error;
+mod failure;
 mod live;
 mod member;
 mod membership;
+mod nack;
 mod position;
 mod records;
 mod reset;
 mod rows;
 mod session;
+mod settings;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -40,16 +46,20 @@ use crate::consume::Reader;
 use crate::drain::Drain;
 use crate::lock::lock;
 use crate::name::GroupName;
+use crate::publish::DeadLetters;
 use live::LiveGroup;
 
 pub use commit::{MemberCommit, MemberOffsets, OffsetCommit, PartitionCommit, Reset};
 pub use describe::{DescribedMember, Description, PartitionState, Stuck};
 pub use error::{Current, GroupError};
+pub use failure::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, Failure, NACK_DELAY_MAX, REASON_BYTES_MAX};
 pub use member::{Assigned, Join, MemberView, Release};
+pub use nack::{Nack, Nacked};
 pub use position::Progress;
 pub use records::{Followed, Lost, MemberRecords, Scope};
 pub use reset::{Force, ResetTo};
 pub use rows::MemberId;
+pub use settings::Settings;
 
 /// How often groups are looked after when nobody asks: a crashed member's partitions move on at most
 /// this much later than its session ends.
@@ -74,6 +84,8 @@ pub struct GroupsParts {
     pub catalog: Arc<Catalog>,
     /// Reads for members.
     pub reader: Arc<Reader>,
+    /// Where records go that no member could process.
+    pub dead_letters: Arc<DeadLetters>,
 }
 
 impl Groups {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use stream_storage::{Bounds, Partition, ProjectName, StoreError, TopicId, Transaction};
 
+use super::failure::Failure;
 use super::rows::{self, StoredCommit, StoredOwner};
 use super::{GroupError, Groups};
 use crate::name::GroupName;
@@ -31,6 +32,12 @@ impl Progress {
     }
 }
 
+/// Where a group reads next in a partition, and what could not be processed there.
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) failed: Option<Failure>,
+}
+
 impl Groups {
     /// Where the group reads next in these partitions; where it has committed nothing, at the
     /// earliest record.
@@ -44,17 +51,31 @@ impl Groups {
         group: &GroupName,
         slots: impl IntoIterator<Item = Slot>,
     ) -> Result<BTreeMap<Slot, u64>, StoreError> {
+        let places = self.places(project, group, slots).await?;
+        Ok(places.into_iter().map(|(slot, place)| (slot, place.offset)).collect())
+    }
+
+    /// The same with what failed there.
+    pub(super) async fn places(
+        &self,
+        project: &ProjectName,
+        group: &GroupName,
+        slots: impl IntoIterator<Item = Slot>,
+    ) -> Result<BTreeMap<Slot, Place>, StoreError> {
         let store = self.parts.store.as_ref();
         let found = rows::find::<StoredCommit>(store, project, group, slots).await?;
-        let mut positions = BTreeMap::new();
+        let mut places = BTreeMap::new();
         for (slot, found) in found {
-            let offset = match found.row {
-                Some(row) => row.offset,
-                None => store.bounds(slot.topic, slot.partition).await?.start,
+            let place = match found.row {
+                Some(StoredCommit { offset, failed, .. }) => Place { offset, failed },
+                None => {
+                    let offset = store.bounds(slot.topic, slot.partition).await?.start;
+                    Place { offset, failed: None }
+                }
             };
-            positions.insert(slot, offset);
+            places.insert(slot, place);
         }
-        Ok(positions)
+        Ok(places)
     }
 
     /// How far the group has come where it has committed something, in the order of partitions.

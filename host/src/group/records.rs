@@ -1,8 +1,9 @@
 //! What a member reads: records of all that it owns, from what the group has committed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use stream_storage::{Partition, ProjectName, TopicId};
+use stream_storage::{Partition, ProjectName, Timestamp, TopicId};
 use tokio::time::Instant;
 
 use super::live::LiveGroup;
@@ -131,6 +132,8 @@ struct Readable {
     starts: BTreeMap<Slot, u64>,
     generations: BTreeMap<Slot, u64>,
     lost: Vec<Lost>,
+    /// When the first partition that is held may be read.
+    held_until: Option<Timestamp>,
     view: MemberView,
 }
 
@@ -186,7 +189,7 @@ impl Groups {
         loop {
             changed.mark_unchanged();
             let readable = self.readable(live, &ask).await?;
-            let Readable { starts, generations, lost, view } = readable;
+            let Readable { starts, generations, lost, held_until, view } = readable;
             let topics = starts.keys().map(|slot| slot.topic);
             let mut news = self.parts.reader.watch(topics);
             let found = match self.parts.reader.read_slots(&starts, amount).await {
@@ -215,7 +218,19 @@ impl Groups {
                     }
                 }
                 _ = changed.changed() => {}
+                () = self.reached(held_until) => {}
             }
+        }
+    }
+
+    /// Waits until a time of day is there; without end if there is none. Cancel safe.
+    async fn reached(&self, time: Option<Timestamp>) {
+        match time {
+            Some(time) => {
+                let millis = time.0.saturating_sub(self.parts.clock.now().0);
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            None => std::future::pending().await,
         }
     }
 
@@ -233,6 +248,7 @@ impl Groups {
         drop(held);
         let (mut starts, mut generations) = (BTreeMap::new(), BTreeMap::new());
         let mut lost = Vec::new();
+        let mut held_until: Option<Timestamp> = None;
         for assigned in view.assignment.iter().filter(|assigned| ask.scope.holds(assigned.slot)) {
             if assigned.is_revoked {
                 continue;
@@ -248,11 +264,15 @@ impl Groups {
                 });
                 continue;
             }
+            if let Some(until) = assigned.held_until {
+                held_until = Some(held_until.map_or(until, |first| first.min(until)));
+                continue;
+            }
             let start = ask.followed.map(|followed| followed.start(assigned));
             starts.insert(slot, start.unwrap_or(assigned.next_offset));
             generations.insert(slot, assigned.generation);
         }
-        Ok(Readable { starts, generations, lost, view })
+        Ok(Readable { starts, generations, lost, held_until, view })
     }
 
     /// Notes what the member gets; what it has lost meanwhile it does not get.

@@ -68,7 +68,10 @@ impl Groups {
             for (partition, offset) in &places {
                 let slot = Slot::new(topic.id, *partition);
                 if let Some(commit) = commits.get(&slot) {
-                    self.put(&mut transaction, group, slot, (*offset, commit));
+                    // Also to where it is: then what failed there is read again at once.
+                    let committed_at = self.parts.clock.now().0;
+                    let row = StoredCommit { offset: *offset, committed_at, failed: None };
+                    self.put_row(&mut transaction, group, slot, (&row, commit));
                 }
                 if let Some(Found { row: Some(owner), expected }) = owners.get(&slot) {
                     // The same owner anew: what it read before it cannot commit.
@@ -92,7 +95,7 @@ impl Groups {
         Ok(places)
     }
 
-    /// Deletes a group: its members, what they own and what it has committed.
+    /// Deletes a group: its members, what they own, what it has committed and what is set for it.
     ///
     /// # Errors
     ///
@@ -113,6 +116,7 @@ impl Groups {
         }
         // Members first: who is none cannot commit what is deleted behind it.
         self.delete_rows(project, &rows::members(group)).await?;
+        self.forget_settings(project, group).await?;
         for topic in self.topics_of(project, group).await? {
             self.delete_rows(project, &rows::of_group::<StoredOwner>(topic, group)).await?;
             self.delete_rows(project, &rows::of_group::<StoredCommit>(topic, group)).await?;

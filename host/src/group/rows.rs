@@ -2,9 +2,10 @@
 //!
 //! | key | value | meaning |
 //! | --- | --- | --- |
-//! | `group/{topic id}/{group}/{partition}` | offset, time | the group's commit |
+//! | `group/{topic id}/{group}/{partition}` | offset, time, what failed there | the group's commit |
 //! | `owner/{topic id}/{group}/{partition}` | member or none, generation | who may commit |
 //! | `member/{group}/{member}` | subscriptions, session, instance | who belongs to the group |
+//! | `group-settings/{group}` | attempts | what was set for the group |
 //!
 //! Topic ids are never used again, so what is left behind by a deleted topic is garbage and never
 //! read. A commit is conditioned on the owner row of its partition alone: a rebalance of others does
@@ -20,6 +21,7 @@ use stream_storage::{
     Expected, Partition, ProjectName, StateEntry, Store, StoreError, TopicId, Versioned,
 };
 
+use super::failure::Failure;
 use crate::name::GroupName;
 use crate::slot::Slot;
 use crate::state::{self, PageRequest};
@@ -68,12 +70,15 @@ impl fmt::Display for MemberId {
 }
 
 /// What a group has committed in a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredCommit {
     /// The offset to read next.
     pub(super) offset: u64,
     /// Milliseconds since 1970.
     pub(super) committed_at: u64,
+    /// The record that could not be processed; gone once the offset moves past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<Failure>,
 }
 
 /// Who owns a partition.
@@ -112,6 +117,9 @@ impl PartitionRow for StoredCommit {
 impl PartitionRow for StoredOwner {
     const PREFIX: &'static str = "owner";
 }
+
+/// What the keys of groups' settings start with.
+pub(super) const SETTINGS: &str = "group-settings/";
 
 /// What the members' keys start with.
 pub(super) const MEMBER: &str = "member/";

@@ -46,7 +46,7 @@ pub(crate) async fn consume(
         room.enter(&app, &caller)?;
         read = of.read(&app, room.amount()).await?;
     }
-    let Read { found, mut positions, generations } = read;
+    let Read { found, mut positions, generations, tried } = read;
     let segments = found.iter().flat_map(|part| &part.segments);
     let bytes: usize = segments.map(|segment| segment.byte_len()).sum();
     let mut out = Vec::with_capacity(bytes);
@@ -54,6 +54,7 @@ pub(crate) async fn consume(
     let mut writer = RecordWriter::new(topic.name.as_str(), Layout::Array, out);
     heavy(bytes, || {
         found.iter().try_for_each(|part| {
+            writer.tried = tried.get(&part.slot).copied();
             part.segments.iter().try_for_each(|segment| writer.write(part.slot.partition, segment))
         })
     })?;
@@ -88,6 +89,8 @@ struct Read {
     positions: BTreeMap<Slot, u64>,
     /// The numbers of the ownerships, for a member.
     generations: Option<BTreeMap<Slot, u64>>,
+    /// Records that a member has failed on, and which attempt it is now.
+    tried: BTreeMap<Slot, (u64, u32)>,
 }
 
 impl Of<'_> {
@@ -108,7 +111,7 @@ impl Of<'_> {
         let slots = slots.into_iter().map(|partition| Slot::new(self.topic.id, partition));
         let positions = groups.positions(project, self.group, slots).await?;
         let found = app.node.reader.read_all(&positions, amount).await?;
-        Ok(Read { found, positions, generations: None })
+        Ok(Read { found, positions, generations: None, tried: BTreeMap::new() })
     }
 
     /// Only what the member owns; a partition that it asked for has to be among it.
@@ -135,7 +138,8 @@ impl Of<'_> {
         }
         let positions = owned.iter().map(|owned| (owned.slot, owned.next_offset)).collect();
         let generations = owned.iter().map(|owned| (owned.slot, owned.generation)).collect();
-        Ok(Read { found, positions, generations: Some(generations) })
+        let tried = owned.iter().filter_map(|owned| Some((owned.slot, owned.tried()?))).collect();
+        Ok(Read { found, positions, generations: Some(generations), tried })
     }
 }
 

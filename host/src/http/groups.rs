@@ -15,7 +15,10 @@ use super::fields::{Fields, required};
 use super::members::of_member;
 use super::params::{GroupParam, Params};
 use super::{App, body};
-use crate::group::{DescribedMember, Description, Force, PartitionState, ResetTo, Stuck};
+use crate::group::{
+    ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DescribedMember, Description, Failure, Force, PartitionState,
+    ResetTo, Settings, Stuck,
+};
 use crate::name::TopicName;
 use crate::timestamp;
 
@@ -38,15 +41,35 @@ pub(crate) async fn get(
     caller: Caller<Consume>,
     GroupParam(group): GroupParam,
 ) -> Answer {
-    let Description { members, partitions } =
+    let Description { members, settings, partitions } =
         app.node.groups.describe(&caller.project, &group).await?;
     let lag: u64 = partitions.iter().map(PartitionState::lag).sum();
     let told = json!({
         "group": group.as_str(),
+        "attempts_max": settings.attempts_max,
         "members": members.iter().map(of_described).collect::<Vec<_>>(),
         "lag": lag,
         "partitions": partitions.iter().map(of_partition).collect::<Vec<_>>(),
     });
+    Ok(answer::json(StatusCode::OK, &told))
+}
+
+pub(crate) async fn put(
+    State(app): State<Arc<App>>,
+    caller: Caller<Consume>,
+    GroupParam(group): GroupParam,
+    request: Request,
+) -> Answer {
+    let mut fields = body::fields(&app, &caller.project, request).await?;
+    let attempts_max = fields.number("attempts_max")?.unwrap_or(ATTEMPTS_DEFAULT);
+    fields.finish()?;
+    if !(1..=ATTEMPTS_MAX).contains(&attempts_max) {
+        let expected = format!("expected 1 to {ATTEMPTS_MAX}");
+        return Err(ApiError::invalid("attempts_max", expected));
+    }
+    let settings = Settings { attempts_max };
+    app.node.groups.configure(&caller.project, &group, settings).await?;
+    let told = json!({ "group": group.as_str(), "attempts_max": attempts_max });
     Ok(answer::json(StatusCode::OK, &told))
 }
 
@@ -142,12 +165,25 @@ fn of_partition(state: &PartitionState) -> Value {
         if state.lost() > 0 {
             told.insert("lost".to_owned(), state.lost().into());
         }
+        if let Some(failed) = &state.failed {
+            told.insert("failed".to_owned(), of_failed(failed, state));
+        }
         if let Some(stuck) = &state.stuck {
             let (code, message) = why(stuck);
             told.insert("why".to_owned(), json!({ "code": code, "message": message }));
         }
     }
     told
+}
+
+fn of_failed(failed: &Failure, state: &PartitionState) -> Value {
+    json!({
+        "offset": failed.offset,
+        "attempts": failed.attempts,
+        "dead_lettered": failed.offset < state.next_offset(),
+        "reason": failed.reason,
+        "held_until": state.held_until.map(timestamp::format),
+    })
 }
 
 /// Why nothing moves, as a word and for people.
@@ -174,8 +210,38 @@ fn why(stuck: &Stuck) -> (&'static str, String) {
             "not-asked",
             format!("the owner has asked for no records since {}", seconds(silent_for)),
         ),
+        Stuck::Held { failed, until, attempts_max } => (
+            "held",
+            format!(
+                "the record at offset {} has failed {} of {attempts_max} times and is read again \
+                 at {}{}",
+                failed.offset,
+                failed.attempts,
+                timestamp::format(*until),
+                reason(failed)
+            ),
+        ),
+        Stuck::Pausing { failed, until } => (
+            "pausing",
+            format!(
+                "{} records in a row became dead letters, the last at offset {}; the next is read \
+                 at {}{}",
+                failed.given_up_in_a_row,
+                failed.offset,
+                timestamp::format(*until),
+                reason(failed)
+            ),
+        ),
         Stuck::Delivering => ("delivering", "records are on their way to the owner".to_owned()),
     }
+}
+
+/// The beginning of what the member said.
+fn reason(failed: &Failure) -> String {
+    const CHARS_MAX: usize = 200;
+    let reason = failed.reason.as_deref().unwrap_or_default();
+    let told: String = reason.chars().take(CHARS_MAX).collect();
+    if told.is_empty() { told } else { format!(": {told}") }
 }
 
 fn millis(time: Duration) -> u64 {

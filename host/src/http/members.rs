@@ -17,11 +17,13 @@ use super::room::Room;
 use super::{App, body};
 use crate::consume::PartitionRecords;
 use crate::group::{
-    Assigned, Join, Lost, MemberCommit, MemberRecords, MemberView, PartitionCommit, Release, Scope,
+    Assigned, Join, Lost, MemberCommit, MemberRecords, MemberView, NACK_DELAY_MAX, Nack,
+    PartitionCommit, REASON_BYTES_MAX, Release, Scope,
 };
 use crate::heavy::heavy;
 use crate::name::TopicName;
 use crate::pattern::Pattern;
+use crate::timestamp;
 
 /// How long a member may be silent unless it says otherwise, and the bounds of what it may say.
 const SESSION_MILLIS_DEFAULT: u64 = 30_000;
@@ -119,6 +121,48 @@ pub(crate) async fn commit(
     Ok(answer::no_content())
 }
 
+pub(crate) async fn nack(
+    State(app): State<Arc<App>>,
+    caller: Caller<Consume>,
+    GroupParam(group): GroupParam,
+    MemberParam(member): MemberParam,
+    request: Request,
+) -> Answer {
+    let mut fields = body::fields(&app, &caller.project, request).await?;
+    let nack = Nack {
+        group,
+        member,
+        topic: topic(&mut fields)?,
+        partition: required("partition", fields.number("partition")?)?,
+        generation: required("generation", fields.number("generation")?)?,
+        offset: required("offset", fields.number("offset")?)?,
+        delay: fields.number("delay_ms")?.map(Duration::from_millis),
+        reason: fields.text("reason")?,
+    };
+    fields.finish()?;
+    if nack.delay.is_some_and(|delay| delay > NACK_DELAY_MAX) {
+        let expected = format!("expected at most {}", millis(NACK_DELAY_MAX));
+        return Err(ApiError::invalid("delay_ms", expected));
+    }
+    if nack.reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+        let expected = format!("expected at most {REASON_BYTES_MAX} bytes");
+        return Err(ApiError::invalid("reason", expected));
+    }
+    let (topic, partition, offset) = (nack.topic.clone(), nack.partition, nack.offset);
+    let nacked = app.node.groups.nack(&caller.project, nack).await?;
+    let told = json!({
+        "topic": topic.as_str(),
+        "partition": partition,
+        "offset": offset,
+        "attempts": nacked.attempts,
+        "attempts_max": nacked.attempts_max,
+        "dead_lettered": nacked.is_dead_lettered,
+        "next_offset": nacked.next_offset,
+        "held_until": nacked.held_until.map(timestamp::format),
+    });
+    Ok(answer::json(StatusCode::OK, &told))
+}
+
 pub(crate) async fn records(
     State(app): State<Arc<App>>,
     caller: Caller<Consume>,
@@ -160,12 +204,13 @@ fn write_records(found: &[PartitionRecords], view: &MemberView) -> Result<Vec<u8
         let mut out = Vec::with_capacity(bytes);
         out.extend_from_slice(b"{\"records\":[");
         for (place, part) in found.iter().enumerate() {
-            let topic = view.assignment.iter().find(|assigned| assigned.slot == part.slot);
-            let Some(topic) = topic else { continue };
+            let assigned = view.assignment.iter().find(|assigned| assigned.slot == part.slot);
+            let Some(assigned) = assigned else { continue };
             if place > 0 {
                 out.push(b',');
             }
-            let mut writer = RecordWriter::new(topic.topic.as_str(), Layout::Array, out);
+            let mut writer = RecordWriter::new(assigned.topic.as_str(), Layout::Array, out)
+                .with_tried(assigned.tried());
             part.segments
                 .iter()
                 .try_for_each(|segment| writer.write(part.slot.partition, segment))?;
@@ -190,7 +235,6 @@ fn of_next(part: &PartitionRecords, view: &MemberView) -> Option<Value> {
 
 /// A member as it is told of itself.
 pub(super) fn of_member(view: &MemberView) -> Value {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     json!({
         "member": view.member.as_str(),
         "assignment": view.assignment.iter().map(of_assigned).collect::<Vec<_>>(),
@@ -206,8 +250,13 @@ pub(super) fn of_assigned(assigned: &Assigned) -> Value {
         "generation": assigned.generation,
         "next_offset": assigned.next_offset,
     });
-    if let Some(told) = told.as_object_mut().filter(|_| assigned.is_revoked) {
-        told.insert("revoking".to_owned(), true.into());
+    if let Some(told) = told.as_object_mut() {
+        if assigned.is_revoked {
+            told.insert("revoking".to_owned(), true.into());
+        }
+        if let Some(until) = assigned.held_until {
+            told.insert("held_until".to_owned(), timestamp::format(until).into());
+        }
     }
     told
 }
@@ -235,6 +284,10 @@ pub(super) fn partitions(fields: &mut Fields) -> Result<Vec<PartitionCommit>, Ap
         partition.finish()?;
     }
     Ok(partitions)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn topic(fields: &mut Fields) -> Result<TopicName, ApiError> {

@@ -11,13 +11,15 @@
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
 //! | `answer`, `record_json`, `job_json` | how answers are written |
-//! | `topics`, `events`, `records`, `lookups`, `groups`, `queues`, `jobs`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `topics`, `events`, `records`, `lookups`, `groups`, `queues`, `jobs`, `ledgers`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `connectors`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
 mod bindings;
 mod body;
+mod connectors;
 mod consume;
+mod endpoints;
 mod error;
 mod events;
 mod fields;
@@ -26,6 +28,7 @@ mod identity;
 mod job_json;
 mod jobs;
 mod keys;
+mod ledgers;
 mod lookups;
 mod members;
 mod meta;
@@ -49,6 +52,7 @@ mod topics;
 mod traffic;
 mod transactions;
 mod trials;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;

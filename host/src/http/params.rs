@@ -16,7 +16,9 @@ use super::error::ApiError;
 use crate::ack;
 use crate::consume::Amount;
 use crate::group::MemberId;
-use crate::name::{GroupName, PluginName, QueueName, RouteName, TopicName};
+use crate::name::{
+    ConnectorName, EndpointName, GroupName, LedgerName, PluginName, QueueName, RouteName, TopicName,
+};
 use crate::pattern::Pattern;
 use crate::pipeline::BindingPlace;
 use crate::publish::OnReject;
@@ -130,6 +132,53 @@ impl FromRequestParts<Arc<App>> for JobParam {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         Ok(Self(JobId::parse(&path_param(parts, "id").await?.unwrap_or_default())?))
+    }
+}
+
+/// The endpoint in the path.
+pub(crate) struct EndpointParam(pub(crate) EndpointName);
+
+impl FromRequestParts<Arc<App>> for EndpointParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "endpoint").await?.unwrap_or_default();
+        Ok(Self(EndpointName::parse(&name)?))
+    }
+}
+
+/// The connector in the path.
+pub(crate) struct ConnectorParam(pub(crate) ConnectorName);
+
+impl FromRequestParts<Arc<App>> for ConnectorParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "connector").await?.unwrap_or_default();
+        Ok(Self(ConnectorName::parse(&name)?))
+    }
+}
+
+/// The ledger in the path.
+pub(crate) struct LedgerParam(pub(crate) LedgerName);
+
+impl FromRequestParts<Arc<App>> for LedgerParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "ledger").await?.unwrap_or_default();
+        Ok(Self(LedgerName::parse(&name)?))
+    }
+}
+
+/// What of a ledger's files the path names.
+pub(crate) struct PathParam(pub(crate) String);
+
+impl FromRequestParts<Arc<App>> for PathParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Ok(Self(path_param(parts, "path").await?.unwrap_or_default()))
     }
 }
 

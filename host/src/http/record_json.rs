@@ -24,6 +24,8 @@ pub(crate) struct RecordWriter {
     layout: Layout,
     out: Vec<u8>,
     is_first: bool,
+    /// A record that was tried before, and which attempt it is now.
+    pub(crate) tried: Option<(u64, u32)>,
 }
 
 impl RecordWriter {
@@ -31,7 +33,13 @@ impl RecordWriter {
     pub(crate) fn new(topic: &str, layout: Layout, out: Vec<u8>) -> Self {
         let mut quoted = Vec::new();
         put_text(&mut quoted, topic);
-        Self { topic: quoted, layout, out, is_first: true }
+        Self { topic: quoted, layout, out, is_first: true, tried: None }
+    }
+
+    /// The record of this offset is written with the number of the attempt to process it.
+    pub(crate) fn with_tried(mut self, tried: Option<(u64, u32)>) -> Self {
+        self.tried = tried;
+        self
     }
 
     /// Writes all records of a segment.
@@ -94,6 +102,9 @@ impl RecordWriter {
         // Writing to a vector cannot fail.
         let _ = write!(out, ",\"partition\":{partition},\"offset\":{offset}");
         let _ = write!(out, ",\"timestamp\":\"{time}\"");
+        if let Some((_, attempt)) = self.tried.filter(|(tried, _)| *tried == offset) {
+            let _ = write!(out, ",\"attempt\":{attempt}");
+        }
         let optional = [
             (",\"key\":", record.key),
             (",\"id\":", record.id),
@@ -191,6 +202,19 @@ mod tests {
         let record = Record { value: b"\xffhello", ..Record::default() };
         let expected = format!("{START},\"value\":\"/2hlbGxv\",\"encoding\":\"base64\"}}");
         assert_eq!(written(&record, Layout::Array), expected);
+    }
+
+    #[test]
+    fn only_the_record_that_was_tried_has_an_attempt() {
+        let record = Record { value: b"1", value_is_json: true, ..Record::default() };
+        let out = |offset| {
+            let writer = RecordWriter::new("t", Layout::Array, Vec::new());
+            let mut writer = writer.with_tried(Some((7, 3)));
+            writer.put_record(Partition(0), offset, "T", &record);
+            let json: serde_json::Value = serde_json::from_slice(&writer.finish()).unwrap();
+            json["attempt"].as_u64()
+        };
+        assert_eq!((out(6), out(7), out(8)), (None, Some(3), None));
     }
 
     #[test]

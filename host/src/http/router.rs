@@ -11,8 +11,9 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, consume, events, groups, jobs, keys, lookups, members, meta, plugins, projects,
-    queues, records, routes, schemas, subscribe, topics, transactions, trials,
+    App, bindings, connectors, consume, endpoints, events, groups, jobs, keys, ledgers, lookups,
+    members, meta, plugins, projects, queues, records, routes, schemas, subscribe, topics,
+    transactions, trials, webhooks,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -72,6 +73,7 @@ routes! {
     post "/transactions" => transactions::run, "runTransaction";
     get "/groups" => groups::list, "listGroups";
     get "/groups/{group}" => groups::get, "getGroup";
+    put "/groups/{group}" => groups::put, "putGroup";
     delete "/groups/{group}" => groups::delete, "deleteGroup";
     post "/groups/{group}/reset" => groups::reset, "resetGroup";
     post "/groups/{group}/members" => members::join, "joinGroup";
@@ -80,6 +82,7 @@ routes! {
     get "/groups/{group}/members/{member}/records" => members::records, "readMemberRecords";
     get "/groups/{group}/members/{member}/subscribe" => subscribe::as_member, "subscribeAsMember";
     post "/groups/{group}/members/{member}/offsets" => members::commit, "commitMemberOffsets";
+    post "/groups/{group}/members/{member}/nack" => members::nack, "nackRecord";
     post "/events" => events::publish_by_type, "publishByType";
     get "/queues" => queues::list, "listQueues";
     get "/queues/{queue}" => queues::get, "getQueue";
@@ -113,6 +116,35 @@ routes! {
     get "/routes/{route}" => routes::get, "getRoute";
     put "/routes/{route}" => routes::put, "putRoute";
     delete "/routes/{route}" => routes::delete, "deleteRoute";
+    get "/ledgers" => ledgers::list, "listLedgers";
+    get "/ledgers/{ledger}" => ledgers::get, "getLedger";
+    get "/ledgers/{ledger}/checkpoint" => ledgers::checkpoint, "getCheckpoint";
+    get "/ledgers/{ledger}/tile/{*path}" => ledgers::tile, "getTile";
+    get "/ledgers/{ledger}/data/{path}" => ledgers::data, "getLedgerData";
+    get "/ledgers/{ledger}/proof" => ledgers::proof, "getReceipt";
+    get "/ledgers/{ledger}/consistency" => ledgers::consistency, "getConsistency";
+    get "/connectors" => connectors::list, "listConnectors";
+    get "/connectors/{connector}" => connectors::get, "getConnector";
+    put "/connectors/{connector}" => connectors::put, "putConnector";
+    delete "/connectors/{connector}" => connectors::delete, "deleteConnector";
+    post "/connectors/{connector}/pause" => connectors::pause, "pauseConnector";
+    post "/connectors/{connector}/resume" => connectors::resume, "resumeConnector";
+    post "/connectors/{connector}/replay" => connectors::replay, "replayConnector";
+    get "/connectors/{connector}/dead-letters" => connectors::dead_letters, "listConnectorDeadLetters";
+    post "/connectors/{connector}/redrive" => connectors::redrive, "redriveConnector";
+    post "/webhooks" => webhooks::send, "sendWebhook";
+    get "/webhooks/stats" => webhooks::stats, "getWebhookStats";
+    get "/webhooks/endpoints" => endpoints::list, "listEndpoints";
+    post "/webhooks/endpoints" => endpoints::create, "createEndpoint";
+    get "/webhooks/endpoints/{endpoint}" => endpoints::get, "getEndpoint";
+    patch "/webhooks/endpoints/{endpoint}" => endpoints::patch, "changeEndpoint";
+    delete "/webhooks/endpoints/{endpoint}" => endpoints::delete, "deleteEndpoint";
+    post "/webhooks/endpoints/{endpoint}/rotate-secret" => endpoints::rotate, "rotateSecret";
+    get "/webhooks/endpoints/{endpoint}/deliveries" => webhooks::deliveries, "listDeliveries";
+    get "/webhooks/endpoints/{endpoint}/deliveries/{id}" => webhooks::delivery, "getDelivery";
+    post "/webhooks/endpoints/{endpoint}/deliveries/{id}/redeliver" => webhooks::redeliver, "redeliver";
+    post "/webhooks/endpoints/{endpoint}/redeliver" => webhooks::redeliver_range, "redeliverRange";
+    post "/webhooks/endpoints/{endpoint}/cancel" => webhooks::cancel, "cancelDeliveries";
     get "/producers/{id}" => events::producer, "getProducer";
     get "/keys" => keys::list, "listKeys";
     post "/keys" => keys::create, "createKey";

@@ -21,6 +21,7 @@ use crate::heavy::heavy;
 use crate::live::{Begin, Cursor, Feed, FeedParts, InvalidCursor, Piece};
 use crate::name::GroupName;
 use crate::pattern::Pattern;
+use crate::slot::Slot;
 use crate::timestamp;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -112,7 +113,7 @@ impl Source for Feed {
     async fn next(&mut self, _: &Client) -> Result<Vec<u8>, ApiError> {
         let pieces = self.read(sse::AMOUNT).await?;
         let bytes = bytes(&pieces);
-        heavy(bytes, || written(&pieces, bytes))
+        heavy(bytes, || written(&pieces, bytes, |_| None))
     }
 }
 
@@ -160,15 +161,22 @@ impl Source for Following {
             .flatten()
             .collect();
         let bytes = bytes(&pieces);
-        out.extend(heavy(bytes, || written(&pieces, bytes))?);
+        let tried = |slot| view.assignment.iter().find(|held| held.slot == slot)?.tried();
+        out.extend(heavy(bytes, || written(&pieces, bytes, tried))?);
         Ok(out)
     }
 }
 
-fn written(pieces: &[Piece], bytes: usize) -> Result<Vec<u8>, ApiError> {
+/// `tried` says which record of a partition has failed before, and which attempt it is now.
+fn written(
+    pieces: &[Piece],
+    bytes: usize,
+    tried: impl Fn(Slot) -> Option<(u64, u32)>,
+) -> Result<Vec<u8>, ApiError> {
     let mut out = Vec::with_capacity(2 * bytes);
     for piece in pieces {
-        let mut writer = RecordWriter::new(piece.topic.as_str(), Layout::Lines, out);
+        let writer = RecordWriter::new(piece.topic.as_str(), Layout::Lines, out);
+        let mut writer = writer.with_tried(tried(piece.slot));
         let id = |offset| piece.cursor(offset);
         writer.write_events(piece.slot.partition, &piece.segment, id)?;
         out = writer.finish();

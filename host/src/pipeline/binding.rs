@@ -202,9 +202,9 @@ impl BindingList {
     }
 }
 
-/// The stored form of a binding; of a route's plugin, too.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct StoredBinding {
+/// The stored form of a binding; of a route's or a connector's plugin, too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StoredBinding {
     plugin: String,
     version: u64,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -226,7 +226,7 @@ pub(super) struct StoredList {
 }
 
 impl StoredBinding {
-    pub(super) fn of(binding: &Binding) -> Self {
+    pub(crate) fn of(binding: &Binding) -> Self {
         Self {
             plugin: binding.plugin.name.to_string(),
             version: binding.plugin.version,
@@ -238,7 +238,7 @@ impl StoredBinding {
         }
     }
 
-    pub(super) fn into_binding(self) -> Result<Binding, StoreError> {
+    pub(crate) fn into_binding(self) -> Result<Binding, StoreError> {
         let corrupt = |reason: String| StoreError::Corrupt { reason };
         let name = PluginName::parse(&self.plugin).map_err(|error| corrupt(error.to_string()))?;
         let on_fault = OnFault::parse(&self.on_fault)

@@ -138,7 +138,7 @@ impl Pipelines {
     }
 
     /// Checks that a version exists, does what it is to do, and can be loaded.
-    async fn check_role(
+    pub(super) async fn check_role(
         &self,
         project: &ProjectName,
         plugin: &PluginRef,

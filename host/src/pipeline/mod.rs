@@ -10,6 +10,7 @@
 //! | `compile` | from what is set to stages |
 //! | `pipelines` | reads, keeps and swaps the pipelines of all projects |
 //! | `edit` | changes what is set |
+//! | `plugged` | a plugin on its own, outside of what publishing passes |
 //!
 //! A pipeline never changes: a change makes a new one, which takes the place of the old at once.
 //! Requests under way end on the one that they began with.
@@ -19,6 +20,7 @@ mod bound;
 mod compile;
 mod edit;
 mod pipelines;
+mod plugged;
 mod route;
 mod schema;
 
@@ -33,12 +35,14 @@ use crate::name::{RouteName, TopicName};
 use crate::pattern::Pattern;
 use crate::stage::{OnFault, Partition, Route, Schema, Transform, Validate};
 
+pub(crate) use binding::StoredBinding;
 pub use binding::{
     Binding, BindingList, BindingPlace, InvalidBinding, MEMORY_DEFAULT, TIMEOUT_DEFAULT,
 };
 pub use bound::{Bound, BoundError};
 use compile::{Use, Used};
 pub use pipelines::{PipelineError, Pipelines, PipelinesParts};
+pub use plugged::{Plugged, use_key};
 pub use route::{InvalidRoute, RouteConfig};
 pub use schema::{Schemas, SchemasError, StoredSchema};
 

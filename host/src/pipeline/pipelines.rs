@@ -17,14 +17,14 @@ use super::binding::{Binding, BindingList, BindingPlace, InvalidBinding, StoredL
 use super::compile::{self, Settings};
 use super::route::{InvalidRoute, RouteConfig, StoredRoute};
 use super::schema::{Schemas, SchemasError, StoredSchema};
-use super::{Pipeline, Plan};
+use super::{Pipeline, Plan, plugged};
 use crate::catalog::{CatalogError, check_writable};
 use crate::lock::{lock, read, write};
 use crate::name::{PluginName, RouteName};
 use crate::pattern::Pattern;
 use crate::plugin::Plugins;
 use crate::registry::{Registry, RegistryError};
-use crate::stage::{BreakerConfig, Paused, PluginRef, Role};
+use crate::stage::{BreakerConfig, Fault, Paused, PluginRef, Role};
 use crate::state::{self, PageRequest};
 use crate::topic::Topic;
 
@@ -97,6 +97,9 @@ pub enum PipelineError {
         /// Its name.
         name: RouteName,
     },
+    /// The plugin cannot be started.
+    #[error(transparent)]
+    Fault(#[from] Fault),
     /// The plugin does not exist, or cannot be loaded.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -293,7 +296,11 @@ impl Pipelines {
         let routed = routes
             .filter(|route| route.plugin.as_ref().is_some_and(is_it))
             .map(|route| format!("route/{}", route.name));
-        Ok(bound.chain(routed).collect())
+        let prefix = plugged::uses(plugin);
+        let all = PageRequest::default();
+        let noted = state::page(self.parts.store.as_ref(), project, &prefix, &all).await?.items;
+        let noted = noted.iter().map(|row| state::name_in(&row.key, &prefix));
+        Ok(bound.chain(routed).chain(noted).collect())
     }
 
     /// Puts a pipeline of what is stored now in the place of the old one. If it cannot be read, the

@@ -10,7 +10,7 @@
 //! | `batch` | what a request stores: batches of records and their index entries |
 //! | `staged` | one topic's events on their way through its plan |
 //! | `fate` | what becomes of each event |
-//! | `dead_letter` | records of events that could not be accepted |
+//! | `dead_letter` | records of events that could not be accepted, or processed |
 //! | `alongside` | what else is stored in the same transaction |
 //! | `answer` | what was stored, and how it is kept for a repeat |
 //! | `error` | why nothing was |
@@ -42,10 +42,11 @@ use crate::partition;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::state::Attempts;
 use crate::stats::Rates;
-use crate::topic::{Topic, TopicConfig};
+use crate::topic::Topic;
 
 use answer::Note;
 use batch::{Batch, appends};
+use dead_letter::own_topic;
 use expand::{Arrival, Expanded, Expansion, Target};
 use fate::Fates;
 use identity::{KeysInFlight, Scope, sequence_producer};
@@ -53,7 +54,7 @@ use staged::{Passed, Stages};
 
 pub use alongside::{Alongside, AlongsideError};
 pub use answer::{NamedVersion, Published, Refusal, TopicPlaces};
-pub use dead_letter::{DEAD_LETTER, UNROUTED};
+pub use dead_letter::{DEAD_LETTER, DeadLetter, DeadLetterError, DeadLetters, GivenUpBy, UNROUTED};
 pub use error::PublishError;
 pub use identity::Identity;
 
@@ -280,7 +281,7 @@ impl Publisher {
         let event = |index: u32| request.events.get(index as usize);
         let unrouted: Vec<&Event<'_>> = unrouted.iter().filter_map(|index| event(*index)).collect();
         if !unrouted.is_empty() {
-            let topic = self.own_topic(request.project, UNROUTED).await?;
+            let topic = own_topic(&self.parts.catalog, request.project, UNROUTED).await?;
             let strays = unrouted.iter().map(|stray| Event { partition: None, ..(*stray).clone() });
             let strays: Vec<Event<'_>> = strays.collect();
             batch.add_events(&topic, &strays)?;
@@ -290,26 +291,14 @@ impl Publisher {
         let mut letters = Vec::new();
         for (index, topic, fault) in fates.faulted() {
             batch.note.dead_lettered.push(Refusal::faulted(index, topic, fault));
-            letters.extend(event(index).map(|event| dead_letter::record(event, topic, fault)));
+            let letter = |event| DeadLetter::faulted(event, topic, fault).record();
+            letters.extend(event(index).map(letter));
         }
         if !letters.is_empty() {
-            let topic = self.own_topic(request.project, DEAD_LETTER).await?;
+            let topic = own_topic(&self.parts.catalog, request.project, DEAD_LETTER).await?;
             batch.add_events(&topic, &letters)?;
         }
         Ok(())
-    }
-
-    async fn own_topic(
-        &self,
-        project: &ProjectName,
-        name: &str,
-    ) -> Result<Arc<Topic>, PublishError> {
-        let corrupt =
-            |error: stream_storage::InvalidName| StoreError::Corrupt { reason: error.to_string() };
-        let name = TopicName::parse(name).map_err(corrupt)?;
-        let config =
-            TopicConfig { retention_hours: dead_letter::RETENTION_HOURS, ..TopicConfig::default() };
-        Ok(self.parts.catalog.ensure_own(project, &name, config).await?)
     }
 
     async fn commit(

@@ -9,7 +9,7 @@ use stream_storage::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::finish::Ending;
+use super::finish::{self, Ending, Why};
 use super::front::{Bounds, Candidate, Effect, Timed};
 use super::job::{Claimed, JobId};
 use super::live::{Changes, Queue};
@@ -287,9 +287,11 @@ impl Queues {
             let expected = Expected::Version(found.row.version);
             transaction.expect(found.key.clone(), expected).delete(found.key.clone());
             let ending = Ending { queue, id: found.id, ticket: &found.ticket };
-            self.bury(&mut transaction, &mut changes, &ending, &reason).await?;
+            let why = Why { cause: finish::EXPIRED, reason: &reason };
+            self.bury(&mut transaction, &mut changes, &ending, why).await?;
             match self.parts.store.commit(transaction).await {
-                Ok(_) => {
+                Ok(receipt) => {
+                    self.parts.dead_letters.count(&receipt);
                     changes.done();
                     return Ok(());
                 }

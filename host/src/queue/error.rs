@@ -4,8 +4,8 @@ use stream_storage::{CommitError, StoreError};
 
 use super::job::{JobId, Lease};
 use super::settings::InvalidSettings;
-use crate::catalog::CatalogError;
 use crate::name::QueueName;
+use crate::publish::DeadLetterError;
 
 /// Why a queue did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +43,9 @@ pub enum QueueError {
     /// The settings are refused.
     #[error(transparent)]
     Settings(#[from] InvalidSettings),
-    /// The dead-letter topic could not be made.
+    /// A dead letter could not be made.
     #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    DeadLetter(#[from] DeadLetterError),
     /// The store refused the write.
     #[error(transparent)]
     Commit(#[from] CommitError),

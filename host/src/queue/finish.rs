@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::enqueue::promote;
 use super::front::Effect;
 use super::job::{JobId, Lease, Retry};
+use super::letter::GivenUp;
 use super::live::{Changes, Queue};
 use super::metrics::Tally;
 use super::rows::{self, Dead, Done, Row, StoredLease, Ticket};
@@ -108,6 +109,20 @@ impl Finished {
     }
 }
 
+/// Causes of a job's death.
+const ATTEMPTS: &str = "attempts";
+const REFUSED: &str = "refused";
+pub(super) const EXPIRED: &str = "lease-expired";
+
+/// Why a job is given up.
+#[derive(Clone, Copy)]
+pub(super) struct Why<'a> {
+    /// As a word.
+    pub(super) cause: &'static str,
+    /// For people.
+    pub(super) reason: &'a str,
+}
+
 /// A job that ends.
 pub(super) struct Ending<'a> {
     pub(super) queue: &'a Arc<Queue>,
@@ -184,7 +199,9 @@ impl Queues {
                             self.again(transaction, &mut changes, &ending, (delay, ticket))
                         }
                         None => {
-                            self.bury(transaction, &mut changes, &ending, reason).await?;
+                            let cause = if *retry == Retry::Never { REFUSED } else { ATTEMPTS };
+                            let why = Why { cause, reason };
+                            self.bury(transaction, &mut changes, &ending, why).await?;
                             Fate::Dead
                         }
                     }
@@ -218,7 +235,8 @@ impl Queues {
             let mut transaction = Transaction::new(project.clone());
             let finished = self.finish(&mut transaction, name, ends).await?;
             match self.parts.store.commit(transaction).await {
-                Ok(_) => {
+                Ok(receipt) => {
+                    self.parts.dead_letters.count(&receipt);
                     let fates = finished.fates().to_vec();
                     finished.done();
                     return Ok(fates);
@@ -366,18 +384,26 @@ impl Queues {
         self.untie(transaction, changes, ending).await
     }
 
-    /// Ends a job as dead: it stays, for people to look at and to try again.
+    /// Ends a job as dead: it stays, for people to look at and to try again, and the dead-letter
+    /// topic tells of it.
     pub(super) async fn bury(
         &self,
         transaction: &mut Transaction,
         changes: &mut Changes,
         ending: &Ending<'_>,
-        reason: &str,
+        Why { cause, reason }: Why<'_>,
     ) -> Result<(), QueueError> {
         let Ending { queue, id, ticket } = ending;
         let at = self.parts.clock.now().0;
         let Ticket { attempts, lease, .. } = **ticket;
-        let dead = Dead { at, attempts, lease, reason: cut(reason) };
+        let reason = cut(reason);
+        let key = Row::Job.key(&queue.name, *id);
+        if let Some(job) = self.parts.store.get(&queue.project, key.as_bytes()).await? {
+            let job = rows::decode_job(*id, &job.value)?;
+            let given_up = GivenUp { queue: queue.name.as_str(), job: &job, attempts };
+            given_up.tell(&self.parts.dead_letters, transaction, cause, &reason).await?;
+        }
+        let dead = Dead { at, attempts, lease, reason };
         transaction.put(Row::Dead.key(&queue.name, *id), state::encode(&dead));
         changes.tally.dead += 1;
         self.untie(transaction, changes, ending).await

@@ -15,8 +15,8 @@
 //! | `enqueue` | jobs go in |
 //! | `claim` | jobs are taken |
 //! | `finish` | jobs end, or come again |
+//! | `dead`, `letter` | jobs that were given up; what is kept and for how long, and is told |
 //! | `alongside` | jobs go in, and end, with the transaction of a publish |
-//! | `dead` | jobs that were given up |
 //! | `purge` | what is deleted: whole queues, and what was kept long enough |
 //! | `view` | how queues and jobs stand |
 //! | `metrics` | what is counted |
@@ -30,6 +30,7 @@ mod error;
 mod finish;
 mod front;
 mod job;
+mod letter;
 mod live;
 mod metrics;
 mod purge;
@@ -51,6 +52,7 @@ use crate::drain::Drain;
 use crate::lock::lock;
 use crate::name::QueueName;
 use crate::project::Projects;
+use crate::publish::DeadLetters;
 use crate::state::{self, Attempts, PageRequest};
 use front::Effect;
 use job::JobIds;
@@ -66,6 +68,7 @@ pub use error::QueueError;
 pub use finish::{Fate, Finish, Finished, Outcome, RESULT_BYTES_MAX};
 pub use job::{Claimed, InvalidJobId, Job, JobId, JobState, JobView, Lease, NewJob, Retry, Source};
 pub use metrics::QueueMetrics;
+pub(crate) use rows::digest;
 pub use settings::{BackoffSettings, InvalidSettings, LONGEST, QueueSettings};
 pub use view::{COUNT_MAX, Listed, QueueView};
 
@@ -95,6 +98,8 @@ pub struct QueuesParts {
     pub clock: Arc<dyn Clock>,
     /// Whose jobs there are.
     pub projects: Arc<Projects>,
+    /// Where those that are given up are told of.
+    pub dead_letters: Arc<DeadLetters>,
     /// Ends waiting.
     pub drain: Drain,
 }

@@ -238,7 +238,7 @@ pub(super) fn behind(queue: &QueueName, key: &str, id: JobId) -> String {
 }
 
 /// A word of any length as part of a key.
-pub(super) fn digest(word: &str) -> String {
+pub(crate) fn digest(word: &str) -> String {
     use std::fmt::Write;
     let hash = Sha256::digest(word);
     hash.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {

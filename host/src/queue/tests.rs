@@ -13,6 +13,7 @@ use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
 use stream_storage::{ManualClock, ProjectName, Store, Timestamp};
 
 use super::*;
+use crate::catalog::Catalog;
 
 struct Bed {
     queues: Arc<Queues>,
@@ -28,7 +29,10 @@ const START: u64 = 1_000_000;
 fn queues(store: &Arc<dyn Store>, clock: &Arc<ManualClock>) -> Arc<Queues> {
     let clock: Arc<dyn Clock> = clock.clone();
     let projects = Arc::new(Projects::new(store.clone(), clock.clone()));
-    let parts = QueuesParts { store: store.clone(), clock, projects, drain: Drain::default() };
+    let catalog = Arc::new(Catalog::new(store.clone(), clock.clone(), 100));
+    let dead_letters = Arc::new(DeadLetters::new(catalog, Arc::default()));
+    let drain = Drain::default();
+    let parts = QueuesParts { store: store.clone(), clock, projects, dead_letters, drain };
     Arc::new(Queues::new(parts, rand::make_rng()))
 }
 
@@ -181,6 +185,8 @@ async fn failures_are_tried_again_later_and_in_the_end_no_more() {
     let dead = bed.queues.jobs(&bed.project, &bed.name, Listed::Dead, &all);
     let dead = dead.await.unwrap().items.remove(0);
     assert_eq!((dead.attempts, dead.last_error.as_deref()), (3, Some("no")));
+    let topics = bed.store.scan(&bed.project, b"topic/_dead-letter", None, 9).await.unwrap();
+    assert_eq!(topics.len(), 1, "the dead-letter topic tells of it");
 }
 
 #[tokio::test]

@@ -136,6 +136,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it is not closed: calls are refused, or one of them probes.
+    pub fn is_open(&self) -> bool {
+        lock(&self.state).pause.is_some()
+    }
+
     /// Whether calls are refused now, and why.
     pub fn paused(&self, now: Timestamp) -> Option<Paused> {
         let state = lock(&self.state);

@@ -2,7 +2,8 @@
 
 import { ConflictError } from './errors.js';
 import type { Transacted } from './positions.js';
-import type { Lost, Place } from './places.js';
+import type { Nack, Nacked } from './member.js';
+import { isSamePartition, type Lost, type Place } from './places.js';
 import { type MemberOffsets, type PublishOptions, transact, type TopicEvents } from './publish.js';
 import type { StreamRecord } from './records.js';
 import type { CallOptions, Transport } from './transport.js';
@@ -14,10 +15,22 @@ export type Commit = (
   options?: CallOptions,
 ) => Promise<void>;
 
+/** Says under a member's name that a record could not be processed. */
+export type SendNack = (member: string, nack: Nack, options?: CallOptions) => Promise<Nacked>;
+
+/** When a record that could not be processed is read again, and why it could not. */
+export interface NackOptions extends CallOptions {
+  /** In milliseconds, at most an hour; by default a time that doubles from 1 s to 5 min. */
+  delayMs?: number;
+  /** For people, in `_dead-letter` and where the group is shown; cut to 1,365 characters. */
+  reason?: string;
+}
+
 /** What a batch is made of. */
 export interface BatchParts<V> {
   transport: Transport;
   commit: Commit;
+  nack: SendNack;
   group: string;
   member: string;
   records: StreamRecord<V>[];
@@ -68,6 +81,43 @@ export class ConsumedBatch<V = unknown> {
   }
 
   /**
+   * Says that a record of the batch could not be processed. It is read again after a delay, with its
+   * `attempt`, and what follows it in its partition with it: pass over what the batch no longer `holds`. The group's limit of failures, five by
+   * default, sends it to `_dead-letter` instead. All before it in its partition is committed, and the
+   * partition is no longer part of the batch: the rest is committed as usual. What a transaction was to
+   * publish for the records before it is up to you then: they are committed without it.
+   *
+   * Throws `FencedError` if the partition has moved, and `ConflictError` `batch-committed`,
+   * `batch-superseded` or `record-not-in-batch` if the record is dealt with or is none of the batch.
+   */
+  async nack(record: StreamRecord<V>, options: NackOptions = {}): Promise<Nacked> {
+    if (this.#isCommitted) throw conflict('committed already');
+    if (this.#parts.isSuperseded(this)) throw conflict('superseded by a later one');
+    const { next, member } = this.#parts;
+    const place = next.find((place) => isSamePartition(place, record));
+    if (place === undefined || record.offset >= place.nextOffset) throw notInBatch(record);
+    const { topic, partition, offset } = record;
+    const { delayMs, reason, signal } = options;
+    const { generation } = place;
+    const nack = { topic, partition, generation, offset, delayMs, reason };
+    // The server refuses a commit of it meanwhile or later, and with it that of the rest.
+    next.splice(next.indexOf(place), 1);
+    try {
+      const nacked = await this.#parts.nack(member, nack, { signal });
+      if (next.length === 0) this.#isCommitted = true;
+      return nacked;
+    } catch (error) {
+      next.push(place);
+      throw error;
+    }
+  }
+
+  /** Whether the record is still to be processed here: not once one before it was nacked. */
+  holds(record: StreamRecord<V>): boolean {
+    return this.#parts.next.some((place) => isSamePartition(place, record));
+  }
+
+  /**
    * Publishes events and commits the batch, together or not at all: what is made of a record is
    * stored once, also if this is repeated by another process after a crash.
    *
@@ -85,6 +135,11 @@ export class ConsumedBatch<V = unknown> {
     this.#isCommitted = true;
     return done;
   }
+}
+
+function notInBatch({ topic, partition, offset }: StreamRecord): ConflictError {
+  const message = `the batch holds no record ${offset} of partition ${partition} of \`${topic}\``;
+  return new ConflictError({ status: 409, code: 'record-not-in-batch', message, retryable: false });
 }
 
 function conflict(why: string): ConflictError {

@@ -49,6 +49,7 @@ export class Consumer {
         const batch = new ConsumedBatch<V>({
           transport: this.#transport,
           commit: (...commit) => this.#member.commit(...commit),
+          nack: (...nack) => this.#member.nack(...nack),
           group: this.#group,
           member: read.member,
           records: read.records.map((record) => recordOf<V>(record)),

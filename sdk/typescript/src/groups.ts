@@ -15,6 +15,8 @@ export interface GroupMember {
     generation: number;
     nextOffset: number;
     revoking?: boolean;
+    /** There while nothing of it is read, since a record could not be processed; RFC 3339. */
+    heldUntil?: string;
   }[];
   /** RFC 3339. */
   joinedAt: string;
@@ -42,6 +44,15 @@ export interface GroupPartition {
   lagSeconds: number;
   /** How many records were trimmed unread. */
   lost?: number;
+  /** There until the group has moved past a record that could not be processed. */
+  failed?: {
+    offset: number;
+    attempts: number;
+    deadLettered: boolean;
+    reason: string | null;
+    /** Until when nothing of the partition is read; RFC 3339, `null` if it is. */
+    heldUntil: string | null;
+  };
   /** There if there is lag: why nothing moves. */
   why?: { code: string; message: string };
 }
@@ -49,6 +60,8 @@ export interface GroupPartition {
 /** How a group stands. */
 export interface Group {
   group: string;
+  /** How often a record may fail before it goes to `_dead-letter`. */
+  attemptsMax: number;
   /** In records, of all its partitions. */
   lag: number;
   members: GroupMember[];
@@ -75,7 +88,7 @@ export interface GroupPlaces {
   partitions: { partition: number; nextOffset: number }[];
 }
 
-/** Consumer groups: how they stand, and setting them back. */
+/** Consumer groups: how they stand, and setting them. */
 export class Groups {
   readonly #transport: Transport;
 
@@ -93,11 +106,21 @@ export class Groups {
     return fromWire(await this.#transport.call({ method: 'GET', path: '/groups', query, signal }));
   }
 
-  /** How a group stands. Throws `NotFoundError` if it has neither members nor commits. */
+  /** How a group stands. Throws `NotFoundError` if it has neither members nor commits nor settings. */
   async get(group: string, options: CallOptions = {}): Promise<Group> {
     return fromWire(
       await this.#transport.call({ method: 'GET', path: path`/groups/${group}`, ...options }),
     );
+  }
+
+  /** Sets how often a record may fail, from the next nack on; 1–1,000, five if it is absent. */
+  async set(
+    group: string,
+    { attemptsMax, signal }: { attemptsMax?: number } & CallOptions,
+  ): Promise<{ group: string; attemptsMax: number }> {
+    const json = toWire({ attemptsMax });
+    const call = { method: 'PUT', path: path`/groups/${group}`, json, idempotent: true } as const;
+    return fromWire(await this.#transport.call({ ...call, signal }));
   }
 
   /**

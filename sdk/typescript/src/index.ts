@@ -1,7 +1,7 @@
 // The public names of the package.
 
 export { Fourbyfour, type FourbyfourOptions } from './client.js';
-export { ConsumedBatch } from './batch.js';
+export { ConsumedBatch, type NackOptions } from './batch.js';
 export {
   AuthError,
   ClosedError,
@@ -19,6 +19,7 @@ export {
 export { Groups } from './groups.js';
 export type { Group, GroupMember, GroupPartition, GroupPlaces, GroupReset } from './groups.js';
 export type { LiveOptions } from './live.js';
+export type { Nacked } from './member.js';
 export type { Lost, Place } from './places.js';
 export type { Sent } from './outbox.js';
 export type {

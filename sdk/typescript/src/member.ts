@@ -4,9 +4,12 @@
 import { FencedError, FourbyfourError, NotFoundError } from './errors.js';
 import { isSamePartition, type Lost, type Place, placeToWire } from './places.js';
 import { randomId } from './random.js';
-import { fromWire, type WireRecord } from './records.js';
+import { fromWire, toWire, type WireRecord } from './records.js';
 import { startTimer } from './time.js';
 import { type CallOptions, path, type Transport } from './transport.js';
+
+/** Characters of a reason: the server takes 4,096 bytes, and a character has three at most. */
+const REASON_MAX = 1_365;
 
 /** How often in a row a member joins again before it gives up. */
 const REJOINS_MAX = 3;
@@ -44,6 +47,32 @@ export interface MemberRead {
   /** What to commit once they are processed. */
   next: Place[];
   lost: Lost[];
+}
+
+/** A record that could not be processed. */
+export interface Nack {
+  topic: string;
+  partition: number;
+  generation: number;
+  offset: number;
+  delayMs?: number;
+  reason?: string;
+}
+
+/** What comes of a record that could not be processed. */
+export interface Nacked {
+  topic: string;
+  partition: number;
+  offset: number;
+  /** How often it has failed. */
+  attempts: number;
+  /** How often it may. */
+  attemptsMax: number;
+  /** It went to `_dead-letter`, and the group goes on behind it. */
+  deadLettered: boolean;
+  nextOffset: number;
+  /** Until when nothing of the partition is read; RFC 3339, `null` if it is read at once. */
+  heldUntil: string | null;
 }
 
 interface Assigned extends Place {
@@ -122,6 +151,19 @@ export class Member {
       idempotent: true,
       signal: options.signal,
     });
+  }
+
+  /** Says under the name that has read that a record could not be processed. */
+  async nack(member: string, nack: Nack, options: CallOptions = {}): Promise<Nacked> {
+    const answer = await this.#transport.call({
+      method: 'POST',
+      path: path`/groups/${this.#options.group}/members/${member}/nack`,
+      json: toWire({ ...nack, reason: nack.reason?.slice(0, REASON_MAX) }),
+      // The server counts one failure of a generation.
+      idempotent: true,
+      signal: options.signal,
+    });
+    return fromWire<Nacked>(answer);
   }
 
   /** Leaves the group, so that others get its partitions at once. */

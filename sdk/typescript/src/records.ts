@@ -41,6 +41,8 @@ export interface StreamRecord<V = unknown> {
   /** When it happened, as the publisher said. */
   time?: string;
   contentType?: string;
+  /** Which attempt it is to process it, for a member of a group; there from the second on. */
+  attempt?: number;
 }
 
 /** A record as the server sends it. */

@@ -31,6 +31,8 @@ enum Step {
     Read(usize),
     Commit(usize),
     Release(usize),
+    /// It cannot process what it has read: it owns that anew, and has nothing in hand.
+    Nack(usize),
     /// So many milliseconds pass; members that are awake are heard of every ten.
     Pass(u64),
     Restart,
@@ -49,7 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any.clone().prop_map(Step::Wake),
         5 => any.clone().prop_map(Step::Read),
         4 => any.clone().prop_map(Step::Commit),
-        1 => any.prop_map(Step::Release),
+        1 => any.clone().prop_map(Step::Release),
+        2 => any.prop_map(Step::Nack),
         4 => (1_u64..150).prop_map(Step::Pass),
         1 => Just(Step::Restart),
         1 => (0..TOPICS.len()).prop_map(Step::Make),
@@ -137,6 +140,7 @@ impl World {
                 | Step::Read(_)
                 | Step::Commit(_)
                 | Step::Release(_)
+                | Step::Nack(_)
                 | Step::Pass(_)
         );
         self.is_stirred = !changes_nothing;
@@ -156,6 +160,7 @@ impl World {
             Step::Read(number) => self.read(number),
             Step::Commit(number) => self.commit(number),
             Step::Release(number) => self.release(number),
+            Step::Nack(number) => self.nack(number),
             Step::Pass(millis) => {
                 for _ in 0..millis.div_ceil(10) {
                     self.now += Duration::from_millis(10);
@@ -266,6 +271,26 @@ impl World {
             });
             if is_stored {
                 self.machine.committed(slot, generation, 1);
+            }
+        }
+    }
+
+    /// Nacks what it has in hand: taken if and only if it is stored as the owner. Whoever has read
+    /// before that hands nothing out after it.
+    fn nack(&mut self, number: usize) {
+        let Some(id) = self.nth(number) else { return };
+        let in_hand = std::mem::take(&mut self.lives.get_mut(&id).unwrap().in_hand);
+        for (slot, generation) in in_hand {
+            let to = StoredOwner { member: Some(id.clone()), generation: generation + 1 };
+            let is_stored = self.owners.get(&slot).is_some_and(|stored| {
+                stored.member == to.member && stored.generation == generation
+            });
+            if is_stored {
+                assert!(self.machine.slots()[&slot].has_reached(0), "it is in hand");
+                self.note(slot, &to);
+                self.machine.set_owner(slot, to);
+                assert!(!self.machine.hand_out(slot, generation, 1), "{slot:?} was nacked");
+                assert!(!self.machine.slots()[&slot].has_reached(0), "it has nothing in hand");
             }
         }
     }

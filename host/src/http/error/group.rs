@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::store::{of_commit, of_store};
-use super::{Told, conflict, not_found, of_catalog, of_consume, of_field};
+use super::{Told, conflict, internal, not_found, of_catalog, of_consume, of_field};
 use crate::group::{Current, GroupError, MemberId};
+use crate::publish::DeadLetterError;
 
 pub(super) fn of_group(error: &GroupError) -> Told {
     match error {
@@ -14,6 +15,10 @@ pub(super) fn of_group(error: &GroupError) -> Told {
         GroupError::Backwards { committed, .. } => {
             conflict("offset-backwards").with(json!({ "committed": committed }))
         }
+        GroupError::Overtaken { committed, .. } => {
+            conflict("offset-backwards").with(json!({ "committed": committed }))
+        }
+        GroupError::NotHandedOut { .. } => of_field("offset"),
         GroupError::UnknownMember { members, .. } => {
             conflict("unknown-member").with(json!({ "members": ids(members) }))
         }
@@ -31,9 +36,17 @@ pub(super) fn of_group(error: &GroupError) -> Told {
         GroupError::NotFound { .. } => not_found("group-not-found"),
         GroupError::Topic(error) => of_catalog(error),
         GroupError::Partition(_) => of_field("partition"),
+        GroupError::DeadLetter(error) => of_dead_letter(error),
         GroupError::Consume(error) => of_consume(error),
         GroupError::Commit(error) => of_commit(error),
         GroupError::Store(error) => of_store(error),
+    }
+}
+
+pub(super) fn of_dead_letter(error: &DeadLetterError) -> Told {
+    match error {
+        DeadLetterError::Catalog(error) => of_catalog(error),
+        DeadLetterError::Record(_) | DeadLetterError::Partition(_) => internal(),
     }
 }
 

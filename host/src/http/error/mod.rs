@@ -4,7 +4,10 @@
 //! goes to the log only. `code` is stable; `message` is for people and may change; `retryable` says
 //! whether the same request may succeed later.
 
+mod connector;
 mod group;
+mod hooks;
+mod ledger;
 mod queue;
 mod stage;
 mod store;
@@ -23,9 +26,12 @@ use super::body::PROGRESS_BYTES;
 use crate::auth::{KeyError, Scope};
 use crate::budget::BudgetExhausted;
 use crate::catalog::CatalogError;
+use crate::connector::ConnectorError;
 use crate::consume::ConsumeError;
 use crate::decode::DecodeError;
 use crate::group::GroupError;
+use crate::hooks::HooksError;
+use crate::ledger::LedgerError;
 use crate::live::FeedError;
 use crate::pattern::InvalidPattern;
 use crate::pipeline::PipelineError;
@@ -35,7 +41,10 @@ use crate::queue::{InvalidJobId, QueueError};
 use crate::registry::RegistryError;
 use crate::topic::{InvalidConfig, NoSuchPartition, NotIndexed};
 use crate::trial::TrialError;
+use connector::of_connector;
 use group::of_group;
+use hooks::of_hooks;
+use ledger::of_ledger;
 use queue::of_queue;
 use stage::{of_pipeline, of_publish, of_registry};
 use store::{of_commit, of_store, of_trim};
@@ -102,6 +111,12 @@ pub(crate) enum ApiError {
     Feed(#[from] FeedError),
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
     #[error(transparent)]
     Queue(#[from] QueueError),
     #[error(transparent)]
@@ -281,6 +296,9 @@ fn of(error: &ApiError) -> Told {
         }
         ApiError::Feed(FeedError::Store(error)) => of_store(error),
         ApiError::Group(error) => of_group(error),
+        ApiError::Ledger(error) => of_ledger(error),
+        ApiError::Hooks(error) => of_hooks(error),
+        ApiError::Connector(error) => of_connector(error),
         ApiError::Queue(error) => of_queue(error),
         ApiError::JobId(_) => of_field("id"),
         ApiError::Pattern(error) => {

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::group::of_dead_letter;
 use super::store::{of_commit, of_store};
-use super::{Told, conflict, not_found, of_catalog, of_field};
+use super::{Told, conflict, not_found, of_field};
 use crate::queue::QueueError;
 
 pub(super) fn of_queue(error: &QueueError) -> Told {
@@ -16,7 +17,7 @@ pub(super) fn of_queue(error: &QueueError) -> Told {
             "current": { "id": id.to_string(), "lease": current.map(|lease| lease.0) },
         })),
         QueueError::Settings(error) => of_field(error.field),
-        QueueError::Catalog(error) => of_catalog(error),
+        QueueError::DeadLetter(error) => of_dead_letter(error),
         QueueError::Commit(error) => of_commit(error),
         QueueError::Store(error) => of_store(error),
     }

@@ -13,11 +13,11 @@ use super::queue::of_queue;
 use super::store::{of_commit, of_store};
 use super::{Told, bad_request, conflict, not_found, of_catalog, of_field, too_large, unavailable};
 use crate::partition::PartitionNotFound;
-use crate::pipeline::{PipelineError, RELOAD_INTERVAL, SchemasError};
+use crate::pipeline::{BoundError, PipelineError, RELOAD_INTERVAL, SchemasError};
 use crate::plugin::CheckError;
 use crate::publish::{AlongsideError, PublishError};
 use crate::registry::RegistryError;
-use crate::stage::{Cause, Fault, Who};
+use crate::stage::{Cause, Fault, Paused, Who};
 
 pub(super) fn of_publish(error: &PublishError) -> Told {
     match error {
@@ -41,16 +41,25 @@ pub(super) fn of_publish(error: &PublishError) -> Told {
             bad_request("events-rejected").with(json!({ "rejected": rejected, "stored": 0 }))
         }
         PublishError::Fault(fault) => of_fault(fault),
-        PublishError::Paused { who, paused } => {
-            let details = of_who(who, "reason", &paused.reason);
-            unavailable("plugin-paused").with(details).retry_after(paused.retry_after).of_guest()
-        }
+        PublishError::Paused { who, paused } => of_paused(who, paused),
         PublishError::TooManyTargets { index, max } => too_large("route_targets", *max)
             .with(json!({ "limit": "route_targets", "max": max, "index": index })),
         PublishError::TooManyTopics { max } => too_large("request_topics", *max),
         PublishError::Commit(error) => of_commit(error),
         PublishError::Store(error) => of_store(error),
     }
+}
+
+pub(super) fn of_bound(error: &BoundError) -> Told {
+    match error {
+        BoundError::Fault(fault) => of_fault(fault),
+        BoundError::Paused { who, paused } => of_paused(who, paused),
+    }
+}
+
+fn of_paused(who: &Who, paused: &Paused) -> Told {
+    let details = of_who(who, "reason", &paused.reason);
+    unavailable("plugin-paused").with(details).retry_after(paused.retry_after).of_guest()
 }
 
 /// `plugin-` or `route-`, and the cause.
@@ -132,6 +141,7 @@ pub(super) fn of_pipeline(error: &PipelineError) -> Told {
         }
         PipelineError::BindingsNotFound { .. } => not_found("bindings-not-found"),
         PipelineError::RouteNotFound { .. } => not_found("route-not-found"),
+        PipelineError::Fault(fault) => of_fault(fault),
         PipelineError::Registry(error) => of_registry(error),
         PipelineError::Schema(error) => of_schemas(error),
         PipelineError::Commit(error) => of_commit(error),

@@ -4,39 +4,39 @@ use super::*;
 
 impl Server {
     /// Joins group `g` and returns the answer.
-    async fn join(&self, body: Value) -> Value {
+    pub(super) async fn join(&self, body: Value) -> Value {
         let answer = self.call("POST /groups/g/members", body).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
         answer.json()
     }
 
-    async fn join_t(&self) -> Value {
+    pub(super) async fn join_t(&self) -> Value {
         self.join(json!({ "subscriptions": ["t"] })).await
     }
 
-    async fn heartbeat(&self, member: &Value) -> Value {
+    pub(super) async fn heartbeat(&self, member: &Value) -> Value {
         let path = format!("POST /groups/g/members/{}/heartbeat", text(&member["member"]));
         let answer = self.call(&path, Value::Null).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         answer.json()
     }
 
-    async fn records(&self, member: &Value) -> Value {
+    pub(super) async fn records(&self, member: &Value) -> Value {
         self.get(&format!("/groups/g/members/{}/records", text(&member["member"]))).await.json()
     }
 
-    async fn commit(&self, member: &Value, partitions: &Value) -> Answer {
+    pub(super) async fn commit(&self, member: &Value, partitions: &Value) -> Answer {
         let path = format!("POST /groups/g/members/{}/offsets", text(&member["member"]));
         self.call(&path, json!({ "partitions": partitions })).await
     }
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
 /// Topic and partition of what is owned and not to be given up.
-fn owned(member: &Value) -> Vec<(String, u64)> {
+pub(super) fn owned(member: &Value) -> Vec<(String, u64)> {
     let assignment = member["assignment"].as_array().unwrap();
     assignment
         .iter()

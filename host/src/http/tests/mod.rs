@@ -2,11 +2,13 @@
 
 mod auth;
 mod body;
+mod connectors;
 mod consume;
 mod describe;
 mod groups;
 mod jobs;
 mod lookups;
+mod nack;
 mod plugins;
 mod publish;
 mod queues;
@@ -29,9 +31,12 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{App, router};
+use crate::egress::{AllowList, Egress};
+use crate::ledger::LedgersConfig;
 use crate::limit::Limits;
 use crate::node::{Node, NodeConfig};
 use crate::plugin::{Compiler, PluginConfig};
+use crate::secret::Sealer;
 use crate::stage::BreakerConfig;
 
 /// 2026-01-02T03:04:05.678Z.
@@ -44,7 +49,7 @@ struct Server {
     router: Router,
     app: Arc<App>,
     clock: Arc<ManualClock>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Answer {
@@ -87,17 +92,37 @@ impl Server {
             EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(folder.path().join("data")) };
         let as_clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let store = EmbeddedStore::open(config, Arc::clone(&as_clock)).unwrap();
+        let app = Self::app(Arc::new(store), as_clock, limits, &folder).await;
+        Self { router: router(Arc::clone(&app), cors_origins), app, clock, folder }
+    }
+
+    async fn app(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        folder: &TempDir,
+    ) -> Arc<App> {
+        let allow = AllowList::parse("127.0.0.1").unwrap();
         let config = NodeConfig {
             limits,
             key_expiry: Duration::from_secs(60),
             admin_key: Some(ADMIN.to_owned()),
             plugins: PluginConfig::new(folder.path().join("code"), Compiler::Here),
             breaker: BreakerConfig::default(),
+            ledgers: LedgersConfig::for_tests(),
+            sealer: Sealer::from_text("a key of the tests").unwrap(),
+            webhooks_max: 16,
+            egress: Egress::new(allow, Arc::clone(&clock)).unwrap(),
         };
-        let store: Arc<dyn Store> = Arc::new(store);
-        let (node, _) = Node::open(store, as_clock, config).await.unwrap();
-        let app = App::new(node, Duration::from_secs(30));
-        Self { router: router(Arc::clone(&app), cors_origins), app, clock, _folder: folder }
+        let (node, _) = Node::open(store, clock, config).await.unwrap();
+        App::new(node, Duration::from_secs(30))
+    }
+
+    /// The same store under a server that knows nothing yet.
+    async fn restarted(self) -> Self {
+        let (store, clock) = (self.app.node.store.clone(), self.app.node.clock.clone());
+        let app = Self::app(store, clock, Limits::default(), &self.folder).await;
+        Self { router: router(Arc::clone(&app), &[]), app, ..self }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -339,6 +339,52 @@ async fn a_member_is_sent_what_it_owns_once_and_commits_on_its_own() {
 }
 
 #[tokio::test]
+async fn a_member_is_sent_again_what_it_could_not_process_once_the_delay_is_over() {
+    let server = Server::start().await;
+    server.make("t", 2).await;
+    let join = json!({ "subscriptions": ["t"] });
+    let joined = server.call("POST /groups/g/members", join).await.json();
+    let path = format!("/groups/g/members/{}", joined["member"].as_str().unwrap());
+    for value in 0..3 {
+        server.put("t", 0, value).await;
+    }
+    let mut events = server.open(&format!("{path}/subscribe"), &[]).await.ok().unwrap();
+    assert_eq!(events.next().await.unwrap().kind, "assignment");
+    for value in 0..3 {
+        assert_eq!(events.record().await.1, json!(value));
+    }
+    let nack = json!({
+        "topic": "t", "partition": 0, "generation": 1, "offset": 1, "delay_ms": 100,
+    });
+    let nacked = server.call(&format!("POST {path}/nack"), nack).await;
+    assert_eq!(nacked.status, StatusCode::OK, "{}", nacked.text);
+    let told = events.next().await.unwrap();
+    assert_eq!(told.kind, "assignment");
+    let held = &told.data["assignment"][0];
+    assert_eq!((&held["next_offset"], &held["generation"]), (&json!(1), &json!(2)));
+    assert!(held["held_until"].is_string(), "{held}");
+    // What comes meanwhile waits behind it; the other partition goes on.
+    server.put("t", 0, 3).await;
+    server.put("t", 1, 10).await;
+    assert_eq!(events.record().await.1, json!(10));
+    server.clock.advance(Duration::from_millis(100));
+    let again = events.next().await.unwrap();
+    assert_eq!((&again.data["value"], &again.data["attempt"]), (&json!(1), &json!(2)), "{again:?}");
+    for value in [2, 3] {
+        let next = events.next().await.unwrap();
+        assert_eq!((&next.data["value"], &next.data["attempt"]), (&json!(value), &Value::Null));
+    }
+    // What is committed behind it comes no more.
+    let commit = json!({ "partitions": [
+        { "topic": "t", "partition": 0, "generation": 2, "next_offset": 3 },
+    ]});
+    let committed = server.call(&format!("POST {path}/offsets"), commit).await;
+    assert_eq!(committed.status, StatusCode::NO_CONTENT, "{}", committed.text);
+    server.put("t", 0, 4).await;
+    assert_eq!(events.record().await.1, json!(4));
+}
+
+#[tokio::test]
 async fn pages_of_a_pattern_follow_each_other_in_order_and_wait_at_the_end() {
     let server = Server::start().await;
     server.make("a.1", 3).await;

@@ -38,6 +38,49 @@ test('without auto commit a batch comes again until it is committed', async () =
   await topics.commit(name, { group: fresh('never-consumed') });
 });
 
+test('a record that cannot be processed comes again, and then is a dead letter', async () => {
+  const of = client();
+  const { topics, groups } = of.stream;
+  const name = await filled(of, 2, 8);
+  const options = { group: fresh('g'), autoCommit: false, waitMs: 0 };
+  expect(await groups.set(options.group, { attemptsMax: 2 })).toMatchObject({ attemptsMax: 2 });
+  const first = await topics.consume<number>(name, options);
+  const isOf = (value: number) => (record: { value: number }) => record.value === value;
+  const poison = first.records.find(isOf(2));
+  if (poison === undefined) throw new Error('it is not read');
+  const reason = 'no '.repeat(1_000);
+  const held = await first.nack(poison, { delayMs: 60_000, reason });
+  expect(held).toMatchObject({ attempts: 1, attemptsMax: 2, deadLettered: false, nextOffset: 1 });
+  expect(first.records.filter((record) => first.holds(record)).map(({ value }) => value)).toEqual([
+    1, 3, 5, 7,
+  ]);
+  await expect(first.nack(poison)).rejects.toThrow(ConflictError);
+  const { partitions } = await groups.get(options.group);
+  const [stuck] = partitions.filter(({ failed }) => failed !== undefined);
+  expect(stuck?.why?.code).toBe('held');
+  expect(stuck?.failed).toMatchObject({ offset: 1, attempts: 1, heldUntil: held.heldUntil });
+  // The rest of the batch is committed, the partition that is held is not.
+  await first.commit();
+  expect((await topics.consume(name, options)).records).toEqual([]);
+  await groups.reset(options.group, { topic: name, partition: 0, offset: 1, force: true });
+  const again = await topics.consume<number>(name, options);
+  expect(values(again.records)).toEqual([2, 4, 6]);
+  expect(again.records[0]?.attempt).toBeUndefined();
+  const [once] = again.records;
+  if (once === undefined) throw new Error('it is not read');
+  expect(await again.nack(once, { delayMs: 0 })).toMatchObject({ attempts: 1, heldUntil: null });
+  expect(again.isCommitted).toBe(true);
+  const last = await topics.consume<number>(name, options);
+  const [twice] = last.records;
+  expect(twice).toMatchObject({ value: 2, attempt: 2 });
+  if (twice === undefined) throw new Error('it is not read');
+  expect(await last.nack(twice)).toMatchObject({ deadLettered: true, nextOffset: 2 });
+  const behind = await topics.consume<number>(name, options);
+  expect(values(behind.records)).toEqual([4, 6]);
+  await behind.commit();
+  await expect(behind.nack(behind.records[0] ?? twice)).rejects.toThrow('committed already');
+});
+
 test('a client that is closed leaves its groups, and what it had read last comes again', async () => {
   const [one, other] = [client(), client()];
   const name = await filled(one, 2, 4);
