@@ -9,6 +9,7 @@
 //! | `hooks` | webhooks: endpoints, deliveries and their figures |
 //! | `ledger` | ledgers; also offline, from their files |
 //! | `plugin` | a folder of commands, from a new project to a binding |
+//! | `worker` | a folder of commands: queues, jobs, and running commands for these |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 
@@ -30,6 +31,7 @@ mod schema;
 pub mod serve;
 mod tail;
 mod topic;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,7 @@ enum Command {
     Route(route::RouteArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
+    Worker(worker::WorkerArgs),
     Hooks(hooks::HooksArgs),
     Ledger(ledger::LedgerArgs),
     Key(key::KeyArgs),
@@ -112,6 +115,7 @@ impl Cli {
             Command::Route(args) => args.run(client, output).await,
             Command::DeadLetter(args) => args.run(&client, output).await,
             Command::Group(args) => args.run(&client, output).await,
+            Command::Worker(args) => args.run(client, output).await,
             Command::Hooks(args) => args.run(&client, output).await,
             Command::Ledger(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,

@@ -15,6 +15,7 @@ use super::job::{Claimed, JobId};
 use super::live::{Changes, Queue};
 use super::rows::{self, Row, StoredLease, Ticket};
 use super::settings::{QueueSettings, bounded};
+use super::view::ENVELOPE_BYTES;
 use super::{QueueError, Queues};
 use crate::name::QueueName;
 use crate::state;
@@ -24,9 +25,6 @@ pub const CLAIM_MAX: usize = 1_000;
 
 /// Jobs of a queue that are held at once in any case: they are kept in memory.
 const HELD_MAX: u32 = 100_000;
-
-/// What an answer has around a job and its payload, about.
-const ENVELOPE_BYTES: usize = 256;
 
 /// Even if nothing is heard of, the rows are looked at again after this time: another host may have
 /// written them.

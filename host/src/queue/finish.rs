@@ -25,6 +25,9 @@ use crate::state::{self, Attempts};
 /// Longest text of an error that is kept, in bytes.
 const ERROR_MAX: usize = 1_024;
 
+/// Longest result, in bytes: what is larger is published, or kept elsewhere.
+pub const RESULT_BYTES_MAX: usize = 64 << 10;
+
 /// How a try ended.
 #[derive(Debug, Clone)]
 pub enum Outcome {

@@ -65,11 +65,11 @@ pub use backoff::{Backoff, Delays, jittered};
 pub use claim::{CLAIM_MAX, Claim, Claiming};
 pub use enqueue::{Enqueued, JobPlace};
 pub use error::QueueError;
-pub use finish::{Fate, Finish, Finished, Outcome};
+pub use finish::{Fate, Finish, Finished, Outcome, RESULT_BYTES_MAX};
 pub use job::{Claimed, InvalidJobId, Job, JobId, JobState, JobView, Lease, NewJob, Retry, Source};
 pub use metrics::QueueMetrics;
 pub(crate) use rows::digest;
-pub use settings::{BackoffSettings, InvalidSettings, QueueSettings};
+pub use settings::{BackoffSettings, InvalidSettings, LONGEST, QueueSettings};
 pub use view::{COUNT_MAX, Listed, QueueView};
 
 /// Jobs put into a queue in one transaction, so that it stays within an engine's limits.
@@ -212,6 +212,12 @@ impl Queues {
             transaction.put(key, state::encode(&QueueSettings::default()));
         }
         Ok(())
+    }
+
+    /// Whether somebody waits for a job of a queue.
+    #[cfg(test)]
+    pub(crate) fn has_waiting(&self, project: &ProjectName, name: &QueueName) -> bool {
+        self.queue(project, name).is_watched()
     }
 
     /// What happened since the start, of all queues.
