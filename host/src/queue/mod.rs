@@ -176,8 +176,7 @@ impl Queues {
         let mut attempts = Attempts::default();
         loop {
             let mut transaction = Transaction::new(project.clone());
-            self.require(&mut transaction, name).await?;
-            if transaction.state.is_empty() {
+            if !self.require(&mut transaction, &self.queue(project, name)).await? {
                 return Ok(());
             }
             match self.parts.store.commit(transaction).await {
@@ -193,8 +192,8 @@ impl Queues {
         }
     }
 
-    /// Adds to `transaction` that the queue is there: as it is, or set up as usual. Call
-    /// [`configured`](Self::configured) after a conflict, and if it was set up.
+    /// Adds to `transaction` that the queue is there: as it is, or set up as usual. What is known of
+    /// it is to be forgotten after a conflict, and if it was set up, which is returned.
     ///
     /// # Errors
     ///
@@ -202,16 +201,20 @@ impl Queues {
     async fn require(
         &self,
         transaction: &mut Transaction,
-        name: &QueueName,
-    ) -> Result<(), QueueError> {
-        let queue = self.queue(&transaction.project, name);
+        queue: &Queue,
+    ) -> Result<bool, QueueError> {
         let setup = queue.setup(self.parts.store.as_ref()).await?;
-        let key = rows::settings(name);
+        let key = rows::settings(&queue.name);
+        if transaction.state.iter().any(|write| write.key == key) {
+            // The same transaction sets it up.
+            return Ok(true);
+        }
         transaction.expect(key.clone(), setup.expected);
-        if setup.expected == Expected::Absent {
+        let is_new = setup.expected == Expected::Absent;
+        if is_new {
             transaction.put(key, state::encode(&QueueSettings::default()));
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Whether somebody waits for a job of a queue.
