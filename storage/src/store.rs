@@ -69,6 +69,24 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, project: &ProjectName, key: &[u8])
     -> Result<Option<Versioned>, StoreError>;
 
+    /// Several state keys, in the order given: each as [`get`](Store::get) finds it, not all of one
+    /// moment.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    async fn get_many(
+        &self,
+        project: &ProjectName,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.get(project, key).await?);
+        }
+        Ok(found)
+    }
+
     /// State keys that start with `prefix` and lie after `after`, in the order of their bytes, at
     /// most `limit`.
     ///

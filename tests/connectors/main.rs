@@ -45,7 +45,7 @@ async fn endpoint(client: &Client, receiver: &Sink, pattern: &str) {
         "name": "there",
         "url": receiver.url,
         "events": [pattern],
-        "settings": { "backoff": { "delays_ms": [10, 50] } },
+        "settings": { "retry_delays_ms": [10, 50] },
     });
     client.call_with("POST", "/webhooks/endpoints", body).await.ok();
 }

@@ -10,11 +10,14 @@ mod openapi;
 mod openapi_connectors;
 mod openapi_groups;
 mod openapi_hooks;
+mod openapi_jobs;
 mod openapi_plugins;
 mod plugin_cli;
 mod plugins;
 mod replay;
 mod serve;
+mod worker;
+mod worker_cli;
 
 use std::path::Path;
 use std::process::{Command, Output};

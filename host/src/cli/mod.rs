@@ -10,6 +10,7 @@
 //! | `hooks` | webhooks: endpoints, deliveries and their figures |
 //! | `ledger` | ledgers; also offline, from their files |
 //! | `plugin` | a folder of commands, from a new project to a binding |
+//! | `worker` | a folder of commands: queues, jobs, and running commands for these |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 
@@ -32,6 +33,7 @@ mod schema;
 pub mod serve;
 mod tail;
 mod topic;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -74,6 +76,7 @@ enum Command {
     DeadLetter(dead_letter::DeadLetterArgs),
     Group(group::GroupArgs),
     Connector(connector::ConnectorArgs),
+    Worker(worker::WorkerArgs),
     Hooks(hooks::HooksArgs),
     Ledger(ledger::LedgerArgs),
     Key(key::KeyArgs),
@@ -116,6 +119,7 @@ impl Cli {
             Command::DeadLetter(args) => args.run(client, output).await,
             Command::Group(args) => args.run(&client, output).await,
             Command::Connector(args) => args.run(client, output).await,
+            Command::Worker(args) => args.run(client, output).await,
             Command::Hooks(args) => args.run(&client, output).await,
             Command::Ledger(args) => args.run(&client, output).await,
             Command::Key(args) => args.run(&client, output).await,

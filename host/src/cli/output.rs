@@ -165,6 +165,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "connector-not-found" => Some("`stream connector list` shows those that there are"),
         "connector-draining" => Some("`stream connector delete --drop` does not wait for it"),
         "group-has-members" => Some("`--force` does it all the same"),
+        "queue-not-found" => Some("`stream worker queue set` makes it, as does a first job"),
         "endpoint-not-found" => Some("`stream hooks endpoint list` shows those that there are"),
         "endpoint-disabled" => Some("`stream hooks endpoint enable` sends to it again"),
         "forbidden-url" => Some("`stream serve --egress-allow` opens ranges of addresses"),

@@ -165,7 +165,8 @@ pub struct Settings {
     #[arg(long, env = "STREAM_PLUGIN_FAULT_PERCENT", value_name = "PERCENT")]
     pub plugin_fault_percent: Option<u8>,
 
-    /// Where ledgers are written to: a folder [default: `ledgers` in the store's folder]
+    /// Where ledgers are written to: a folder, or `s3://BUCKET/PREFIX`, with the usual `AWS_…`
+    /// variables [default: `ledgers` in the store's folder]
     #[arg(long, env = "STREAM_LEDGER_STORE", value_name = "PLACE")]
     pub ledger_store: Option<String>,
 

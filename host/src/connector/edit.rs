@@ -106,7 +106,8 @@ impl Connectors {
                 if matches!(before.state, StoredState::Draining { .. }) {
                     return Err(ConnectorError::Draining { name: name.clone() });
                 }
-                stored.follow(before, (name, spec))?;
+                check_same(&before.spec()?, spec)?;
+                stored.follow(before, spec)?;
                 (*expected, Made::Existed)
             }
             None => {
@@ -406,4 +407,16 @@ impl Connectors {
     ) -> Result<State, ConnectorError> {
         Ok(self.find(project, name).await?.stored.state.state())
     }
+}
+
+/// What waits was made for a target of that kind: another kind is another connector.
+fn check_same(before: &Spec, now: &Spec) -> Result<(), ConnectorError> {
+    let other = "it cannot change: delete the connector and make another";
+    if before.kind != now.kind {
+        return Err(ConnectorError::invalid("kind", other));
+    }
+    if before.url.is_some() != now.url.is_some() {
+        return Err(ConnectorError::invalid("url", other));
+    }
+    Ok(())
 }

@@ -51,6 +51,9 @@ const ANSWER_BYTES: usize = 1_024;
 /// How long to wait for a job before looking around.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
+/// How long requests may take to end once the server is told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Of a part of a path all but what RFC 3986 reserves nothing for.
 const PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'?');
 
@@ -245,8 +248,10 @@ impl Sender {
                 }
             }
         }
-        // Their leases are long enough to end here.
-        while sending.join_next().await.is_some() {}
+        let ended = async { while sending.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("requests are cut off, and sent again at the next start");
+        }
     }
 
     /// Takes jobs, or says how long to wait before the next look.

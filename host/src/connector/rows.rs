@@ -151,30 +151,13 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// It is of another kind, or sends the secret, which nobody can read, to another service.
-    pub(super) fn follow(
-        &mut self,
-        before: &Self,
-        (name, spec): (&ConnectorName, &Spec),
-    ) -> Result<(), ConnectorError> {
-        let other = |field, message: String| Err(ConnectorError::invalid(field, message));
-        if self.kind != before.kind {
-            let kind = before.kind.as_str();
-            let message =
-                format!("`{name}` is of kind `{kind}` for good: delete it and make another");
-            return other("kind", message);
-        }
-        if before.url.is_some() && self.url.is_none() {
-            let message = format!(
-                "`{name}` has requests for a service elsewhere: delete it and make another"
-            );
-            return other("url", message);
-        }
+    /// It would show the secret, which nobody can read, to another service.
+    pub(super) fn follow(&mut self, before: &Self, spec: &Spec) -> Result<(), ConnectorError> {
         if spec.secret.is_none() && before.secret.is_some() {
             if !self.has_service_of(before) {
                 let message = "it is not shown to another service than before: give it again, or \
                                an empty one for none";
-                return other("secret", message.to_owned());
+                return Err(ConnectorError::invalid("secret", message));
             }
             self.secret.clone_from(&before.secret);
         }

@@ -41,43 +41,65 @@ struct Line<'a> {
     r#type: Option<Member<'a>>,
     encoding: Option<Member<'a>>,
     content_type: Option<Member<'a>>,
+    /// Only where events go to several topics.
+    topic: Option<Member<'a>>,
 }
 
 /// The event that `json` is.
 pub(super) fn event<'a>(json: &'a str, limits: &Limits) -> Result<Event<'a>, Fault<'a>> {
     let line = Line::split(json)?;
-    let value = line.value.ok_or_else(|| {
-        Fault::malformed("field is missing").field("value").at(json.trim_ascii_start())
-    })?;
-    let (value, value_is_json) = match &line.encoding {
-        Some(encoding) => (decoded(&value, encoding)?, false),
-        None => {
-            json::check_nesting(value.value).map_err(|fault| value.locate(fault))?;
-            (value.value.get().as_bytes().into(), true)
-        }
-    };
-    let content_type = line.content_type.map(|field| field.text()).transpose()?;
-    let is_usual = |given: &Cow<'_, str>| given.eq_ignore_ascii_case("application/json");
-    let mut event = Event {
-        key: line.key.map(|field| field.text()).transpose()?,
-        id: line.id.map(|field| field.text()).transpose()?,
-        time: line.time.map(|field| time(&field)).transpose()?,
-        content_type: content_type.filter(|given| !value_is_json || !is_usual(given)),
-        value,
-        value_is_json,
-        partition: line.partition.map(|field| partition(&field)).transpose()?,
-        ..Event::default()
-    };
-    if let Some(field) = line.r#type {
-        push_header(&mut event, "ce-type".into(), field.text()?, limits)?;
+    match &line.topic {
+        Some(topic) => Err(topic.refuse_name(UNKNOWN)),
+        None => line.event(json, limits),
     }
-    if let Some(field) = line.headers {
-        push_headers(&mut event, &field, limits)?;
-    }
-    Ok(event)
+}
+
+/// The event that `json` is, and the topic that it names.
+pub(super) fn addressed<'a>(
+    json: &'a str,
+    limits: &Limits,
+) -> Result<(Cow<'a, str>, Event<'a>), Fault<'a>> {
+    let line = Line::split(json)?;
+    let missing =
+        || Fault::malformed("field is missing").field("topic").at(json.trim_ascii_start());
+    let topic = line.topic.as_ref().ok_or_else(missing)?.text()?;
+    Ok((topic, line.event(json, limits)?))
 }
 
 impl<'a> Line<'a> {
+    fn event(self, json: &'a str, limits: &Limits) -> Result<Event<'a>, Fault<'a>> {
+        let line = self;
+        let value = line.value.ok_or_else(|| {
+            Fault::malformed("field is missing").field("value").at(json.trim_ascii_start())
+        })?;
+        let (value, value_is_json) = match &line.encoding {
+            Some(encoding) => (decoded(&value, encoding)?, false),
+            None => {
+                json::check_nesting(value.value).map_err(|fault| value.locate(fault))?;
+                (value.value.get().as_bytes().into(), true)
+            }
+        };
+        let content_type = line.content_type.map(|field| field.text()).transpose()?;
+        let is_usual = |given: &Cow<'_, str>| given.eq_ignore_ascii_case("application/json");
+        let mut event = Event {
+            key: line.key.map(|field| field.text()).transpose()?,
+            id: line.id.map(|field| field.text()).transpose()?,
+            time: line.time.map(|field| time(&field)).transpose()?,
+            content_type: content_type.filter(|given| !value_is_json || !is_usual(given)),
+            value,
+            value_is_json,
+            partition: line.partition.map(|field| partition(&field)).transpose()?,
+            ..Event::default()
+        };
+        if let Some(field) = line.r#type {
+            push_header(&mut event, "ce-type".into(), field.text()?, limits)?;
+        }
+        if let Some(field) = line.headers {
+            push_headers(&mut event, &field, limits)?;
+        }
+        Ok(event)
+    }
+
     fn split(json: &'a str) -> Result<Self, Fault<'a>> {
         let mut line = Self::default();
         json::members(json, |member| {
@@ -91,11 +113,12 @@ impl<'a> Line<'a> {
                 "type" => &mut line.r#type,
                 "encoding" => &mut line.encoding,
                 "content_type" => &mut line.content_type,
+                "topic" => &mut line.topic,
                 _ => return Err(member.refuse_name(UNKNOWN)),
             };
             json::fill(slot, member)
         })?;
-        let Self { key, value: _, headers, id, time, partition, r#type, encoding, content_type } =
+        let Self { key, headers, id, time, partition, r#type, encoding, content_type, .. } =
             &mut line;
         for optional in [key, headers, id, time, partition, r#type, encoding, content_type] {
             optional.take_if(|field| field.is_null());
@@ -105,7 +128,10 @@ impl<'a> Line<'a> {
 }
 
 /// What a value stands for that is not JSON.
-fn decoded<'a>(value: &Member<'a>, encoding: &Member<'a>) -> Result<Cow<'a, [u8]>, Fault<'a>> {
+pub(super) fn decoded<'a>(
+    value: &Member<'a>,
+    encoding: &Member<'a>,
+) -> Result<Cow<'a, [u8]>, Fault<'a>> {
     if encoding.text()? != "base64" {
         return Err(encoding.refuse_value("expected `base64`"));
     }
@@ -124,7 +150,7 @@ fn partition<'a>(field: &Member<'a>) -> Result<u32, Fault<'a>> {
     number.map_err(|_| field.refuse_value("expected a partition, an integer from 0"))
 }
 
-fn push_headers<'a>(
+pub(super) fn push_headers<'a>(
     event: &mut Event<'a>,
     field: &Member<'a>,
     limits: &Limits,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `media_type` | content type and headers: which of the formats it is |
 //! | `ndjson`, `json_array` | many events, one after the other |
+//! | `job` | jobs to enqueue, one or many |
 //! | `line` | one event as `{"value", "key"?, "headers"?, "id"?, "time"?, "partition"?, "type"?, …}` |
 //! | `cloudevents` | one CloudEvent 1.0, in structured or binary mode |
 //! | `json` | JSON objects and arrays, each part with its place in the body |
@@ -15,6 +16,7 @@
 
 mod cloudevents;
 mod error;
+mod job;
 mod json;
 mod json_array;
 mod line;
@@ -31,6 +33,7 @@ use crate::event::Event;
 use crate::limit::Limits;
 pub use error::DecodeError;
 use error::Fault;
+pub(crate) use job::{DecodedJob, Due, jobs};
 use media_type::Format;
 pub(crate) use media_type::{expect_json, expect_wasm, is_json};
 
@@ -72,6 +75,30 @@ pub(crate) fn array<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>
     let read = json_array::read(&mut batch, line::event);
     batch.finish(read)
 }
+
+/// The events of a JSON array, each as an NDJSON line has it, with the topic that its field `topic`
+/// names.
+///
+/// # Errors
+///
+/// As [`events`].
+pub(crate) fn addressed<'a>(body: &'a [u8], limits: &Limits) -> Result<Addressed<'a>, DecodeError> {
+    let mut batch = Batch::new(body, limits);
+    let mut topics = Vec::new();
+    let read = json::utf8(body).into_result().and_then(|text| {
+        json::elements(text, |element| {
+            batch.decode(element.get(), |text, limits| {
+                let (topic, event) = line::addressed(text, limits)?;
+                topics.push(topic);
+                Ok(event)
+            })
+        })
+    });
+    Ok((topics, batch.finish(read)?))
+}
+
+/// The topics of events, and the events.
+pub(crate) type Addressed<'a> = (Vec<Cow<'a, str>>, Vec<Event<'a>>);
 
 /// The event of a request to publish one: a JSON object with the fields of an NDJSON line. `body` is
 /// unpacked already.
@@ -136,7 +163,11 @@ impl<'a, 'l> Batch<'a, 'l> {
     }
 
     /// Decodes the next event from `text`, a part of the body.
-    fn decode(&mut self, text: &'a str, decode: DecodeEvent) -> Result<(), Fault<'a>> {
+    fn decode(
+        &mut self,
+        text: &'a str,
+        decode: impl FnOnce(&'a str, &Limits) -> Result<Event<'a>, Fault<'a>>,
+    ) -> Result<(), Fault<'a>> {
         if self.events.len() >= self.limits.request_events_max {
             return Err(Fault::TooManyEvents { max: self.limits.request_events_max });
         }
@@ -179,6 +210,15 @@ pub(crate) fn expect_types(events: &[Event<'_>]) -> Result<(), DecodeError> {
             message: "field is missing: it says to which topic the event goes".to_owned(),
         }),
     }
+}
+
+/// Checks that `text` is JSON that can be shown within an answer: well-formed, and not too deep.
+///
+/// # Errors
+///
+/// What is wrong with it, for people.
+pub(crate) fn check_value(text: &str) -> Result<(), String> {
+    json::check_value(text).map_err(|fault| fault.to_string())
 }
 
 /// Checks an event that was not decoded here, as strictly as one that was.

@@ -19,22 +19,22 @@ impl Fields {
     ///
     /// It is not JSON or not UTF-8, another kind of value, or names a field twice.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        Self::parse_around(body, None).map(|(fields, _)| fields)
+        Self::parse_raw(body, []).map(|(fields, [])| fields)
     }
 
-    /// As [`parse`](Self::parse), but the field `raw` is left as it was sent.
+    /// As [`parse`](Self::parse), but the fields of these names are left as they were sent.
     ///
     /// # Errors
     ///
     /// As [`parse`](Self::parse).
-    pub(crate) fn parse_around<'b>(
+    pub(crate) fn parse_raw<'b, const N: usize>(
         body: &'b [u8],
-        raw: Option<&'static str>,
-    ) -> Result<(Self, Option<&'b RawValue>), ApiError> {
+        raw: [&'static str; N],
+    ) -> Result<(Self, [Option<&'b RawValue>; N]), ApiError> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let pairs = Pairs { raw }.deserialize(&mut deserializer);
         let pairs = pairs.and_then(|pairs| deserializer.end().map(|()| pairs));
-        let (pairs, raw_value) = pairs.map_err(|error| {
+        let (pairs, raw_values) = pairs.map_err(|error| {
             if error.is_data() {
                 return ApiError::invalid("body", "expected a JSON object");
             }
@@ -48,7 +48,7 @@ impl Fields {
             }
             fields.insert(name, value);
         }
-        Ok((Self(fields), raw_value))
+        Ok((Self(fields), raw_values))
     }
 
     /// A text; `None` if it is absent or null.
@@ -150,32 +150,33 @@ fn cut(text: &str) -> String {
 }
 
 /// An object as it is written: a map would keep the last of two fields of the same name.
-struct Pairs {
-    raw: Option<&'static str>,
+struct Pairs<const N: usize> {
+    raw: [&'static str; N],
 }
 
-impl<'de> DeserializeSeed<'de> for Pairs {
-    type Value = (Vec<(String, Value)>, Option<&'de RawValue>);
+impl<'de, const N: usize> DeserializeSeed<'de> for Pairs<N> {
+    type Value = (Vec<(String, Value)>, [Option<&'de RawValue>; N]);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Pairs {
-    type Value = (Vec<(String, Value)>, Option<&'de RawValue>);
+impl<'de, const N: usize> Visitor<'de> for Pairs<N> {
+    type Value = (Vec<(String, Value)>, [Option<&'de RawValue>; N]);
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut pairs, mut raw) = (Vec::new(), None);
+        let (mut pairs, mut raw) = (Vec::new(), [None; N]);
         while let Some(name) = map.next_key::<String>()? {
-            if self.raw == Some(name.as_str()) && raw.is_none() {
-                raw = Some(map.next_value()?);
-            } else {
-                pairs.push((name, map.next_value()?));
+            let place = self.raw.iter().position(|raw| *raw == name);
+            // A second one is left for the check that no field is given twice.
+            match place.and_then(|place| raw.get_mut(place)).filter(|slot| slot.is_none()) {
+                Some(slot) => *slot = Some(map.next_value()?),
+                None => pairs.push((name, map.next_value()?)),
             }
         }
         Ok((pairs, raw))

@@ -87,6 +87,7 @@ impl HttpMetrics {
         let help = "Bytes of requests and answers in memory.";
         put(&mut out, "stream_in_flight_bytes", "gauge", help, in_flight);
         put_store(&mut out, node);
+        put_queues(&mut out, node);
         put_connectors(&mut out, node).await;
         put_plugins(&mut out, node, project);
         out
@@ -133,6 +134,21 @@ fn put_store(out: &mut String, node: &Node) {
     ];
     for (name, help, value) in gauges {
         put(out, name, "gauge", help, value);
+    }
+}
+
+fn put_queues(out: &mut String, node: &Node) {
+    let jobs = node.queues.metrics();
+    let counters = [
+        ("stream_jobs_enqueued_total", "Jobs put into queues.", jobs.enqueued),
+        ("stream_jobs_claimed_total", "Jobs taken, each time one was.", jobs.claimed),
+        ("stream_jobs_completed_total", "Jobs done.", jobs.completed),
+        ("stream_jobs_failed_total", "Tries that failed and are followed by another.", jobs.failed),
+        ("stream_jobs_dead_total", "Jobs given up.", jobs.dead),
+        ("stream_jobs_stale_total", "Refused: the job was no longer the caller's.", jobs.stale),
+    ];
+    for (name, help, value) in counters {
+        put(out, name, "counter", help, value);
     }
 }
 

@@ -10,8 +10,8 @@
 //! | `identity` | how a publish says that it is a repeat |
 //! | `observe`, `metrics` | request ids, logs, counters |
 //! | `room` | room in memory for records, taken before they are read |
-//! | `answer`, `record_json` | how answers are written |
-//! | `topics`, `events`, `records`, `lookups`, `groups`, `ledgers`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `connectors`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
+//! | `answer`, `record_json`, `job_json` | how answers are written |
+//! | `topics`, `events`, `records`, `lookups`, `groups`, `queues`, `jobs`, `ledgers`, `schemas`, `plugins`, `trials`, `bindings`, `routes`, `connectors`, `endpoints`, `webhooks`, `keys`, `projects`, `meta` | the calls, by resource |
 
 mod answer;
 mod auth;
@@ -25,6 +25,8 @@ mod events;
 mod fields;
 mod groups;
 mod identity;
+mod job_json;
+mod jobs;
 mod keys;
 mod ledgers;
 mod lookups;
@@ -35,6 +37,7 @@ mod observe;
 mod params;
 mod plugins;
 mod projects;
+mod queues;
 mod record_json;
 mod records;
 mod room;

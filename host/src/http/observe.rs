@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::App;
@@ -21,7 +22,29 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest request id that is taken over from a client, in bytes.
 const ID_BYTES_MAX: usize = 128;
 
-pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Whether the client is still there, for calls that run to their end all the same: one that waits
+/// has no reason to when nobody does.
+#[derive(Debug, Clone)]
+pub(crate) struct Presence(watch::Receiver<()>);
+
+impl Presence {
+    /// Returns when the client is gone. Cancel safe.
+    pub(crate) async fn ended(&mut self) {
+        // Nothing is ever sent: the channel only closes.
+        while self.0.changed().await.is_ok() {}
+    }
+
+    /// Whether the client is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+}
+
+pub(crate) async fn observe(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -34,6 +57,8 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     } else {
         // What changes something runs to its end, also when the client goes away meanwhile: what
         // is in memory has to follow what is stored.
+        let (_here, presence) = watch::channel(());
+        request.extensions_mut().insert(Presence(presence));
         tokio::spawn(next.run(request)).await.ok()
     };
     let mut response = answered.unwrap_or_else(|| {

@@ -17,11 +17,12 @@ use crate::ack;
 use crate::consume::Amount;
 use crate::group::MemberId;
 use crate::name::{
-    ConnectorName, EndpointName, GroupName, LedgerName, PluginName, RouteName, TopicName,
+    ConnectorName, EndpointName, GroupName, LedgerName, PluginName, QueueName, RouteName, TopicName,
 };
 use crate::pattern::Pattern;
 use crate::pipeline::BindingPlace;
 use crate::publish::OnReject;
+use crate::queue::{JobId, QueueError};
 use crate::stage::Role;
 use crate::state::PageRequest;
 use crate::topic::Topic;
@@ -30,10 +31,10 @@ use crate::topic::Topic;
 const RECORDS_DEFAULT: usize = 100;
 const RECORDS_MAX: usize = 10_000;
 /// Bytes of records in an answer unless the request says otherwise, and at most.
-const BYTES_DEFAULT: usize = 1 << 20;
-const BYTES_MAX: usize = 16 << 20;
+pub(super) const BYTES_DEFAULT: usize = 1 << 20;
+pub(super) const BYTES_MAX: usize = 16 << 20;
 /// The longest wait for new records: proxies cut what is silent for longer.
-const WAIT_MILLIS_MAX: u64 = 60_000;
+pub(super) const WAIT_MILLIS_MAX: u64 = 60_000;
 /// The longest page of a list.
 const PAGE_MAX: usize = 1_000;
 
@@ -93,6 +94,44 @@ impl FromRequestParts<Arc<App>> for RouteParam {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         let name = path_param(parts, "route").await?.unwrap_or_default();
         Ok(Self(RouteName::parse(&name)?))
+    }
+}
+
+/// The queue in the path, to look at.
+pub(crate) struct QueueParam(pub(crate) QueueName);
+
+impl FromRequestParts<Arc<App>> for QueueParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let name = path_param(parts, "queue").await?.unwrap_or_default();
+        Ok(Self(QueueName::parse(&name)?))
+    }
+}
+
+/// The queue in the path, to change it or its jobs: none of the server's own.
+pub(crate) struct OwnQueueParam(pub(crate) QueueName);
+
+impl FromRequestParts<Arc<App>> for OwnQueueParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let QueueParam(queue) = QueueParam::from_request_parts(parts, app).await?;
+        if queue.is_reserved() {
+            return Err(QueueError::Reserved { queue }.into());
+        }
+        Ok(Self(queue))
+    }
+}
+
+/// The job in the path; whether the queue has it is not known.
+pub(crate) struct JobParam(pub(crate) JobId);
+
+impl FromRequestParts<Arc<App>> for JobParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Ok(Self(JobId::parse(&path_param(parts, "id").await?.unwrap_or_default())?))
     }
 }
 

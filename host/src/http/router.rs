@@ -11,9 +11,9 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::observe::{REQUEST_ID, observe};
 use super::records::{END_OFFSET, NEXT_OFFSET};
 use super::{
-    App, bindings, connectors, consume, endpoints, events, groups, keys, ledgers, lookups, members,
-    meta, plugins, projects, records, routes, schemas, subscribe, topics, transactions, trials,
-    webhooks,
+    App, bindings, connectors, consume, endpoints, events, groups, jobs, keys, ledgers, lookups,
+    members, meta, plugins, projects, queues, records, routes, schemas, subscribe, topics,
+    transactions, trials, webhooks,
 };
 
 /// A route of the API. Those under `/projects/{project}` are also there without that prefix: then
@@ -84,6 +84,21 @@ routes! {
     post "/groups/{group}/members/{member}/offsets" => members::commit, "commitMemberOffsets";
     post "/groups/{group}/members/{member}/nack" => members::nack, "nackRecord";
     post "/events" => events::publish_by_type, "publishByType";
+    get "/queues" => queues::list, "listQueues";
+    get "/queues/{queue}" => queues::get, "getQueue";
+    put "/queues/{queue}" => queues::put, "putQueue";
+    delete "/queues/{queue}" => queues::delete, "deleteQueue";
+    post "/queues/{queue}/redrive" => queues::redrive, "redriveJobs";
+    post "/queues/{queue}/discard" => queues::discard, "discardJobs";
+    get "/queues/{queue}/jobs" => jobs::list, "listJobs";
+    post "/queues/{queue}/jobs" => jobs::enqueue, "enqueueJobs";
+    post "/queues/{queue}/claim" => jobs::claim, "claimJobs";
+    post "/queues/{queue}/complete" => jobs::complete_many, "completeJobs";
+    get "/queues/{queue}/jobs/{id}" => jobs::get, "getJob";
+    post "/queues/{queue}/jobs/{id}/heartbeat" => jobs::heartbeat, "extendLease";
+    post "/queues/{queue}/jobs/{id}/complete" => jobs::complete, "completeJob";
+    post "/queues/{queue}/jobs/{id}/fail" => jobs::fail, "failJob";
+    post "/queues/{queue}/jobs/{id}/snooze" => jobs::snooze, "snoozeJob";
     get "/plugins" => plugins::list, "listPlugins";
     get "/plugins/{plugin}" => plugins::get, "getPlugin";
     put "/plugins/{plugin}" => plugins::upload, "uploadPlugin";

@@ -45,7 +45,7 @@ pub(crate) async fn run(
     let headers = request.headers().clone();
     let body = body::with_events(&app, &caller.project, request).await?;
     let identity = identity::identity(&headers, "transaction", &body.bytes)?;
-    let (mut fields, publish) = Fields::parse_around(&body.bytes, Some("publish"))?;
+    let (mut fields, [publish]) = Fields::parse_raw(&body.bytes, ["publish"])?;
     let offsets = fields.object("offsets")?.map(offsets).transpose()?;
     fields.finish()?;
     if offsets.is_some() {

@@ -45,7 +45,7 @@ pub(crate) async fn run(
     request: Request,
 ) -> Answer {
     let body = body::with_events(&app, &caller.project, request).await?;
-    let (mut fields, events) = Fields::parse_around(&body.bytes, Some("events"))?;
+    let (mut fields, [events]) = Fields::parse_raw(&body.bytes, ["events"])?;
     let version = fields.number("version")?;
     let role = role_of(&mut fields)?;
     let config = fields.any("config").map(config_of);

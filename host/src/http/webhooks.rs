@@ -28,7 +28,7 @@ pub(crate) async fn send(
     request: Request,
 ) -> Answer {
     let held = body::with_events(&app, &caller.project, request).await?;
-    let (mut fields, payload) = Fields::parse_around(&held.bytes, Some("payload"))?;
+    let (mut fields, [payload]) = Fields::parse_raw(&held.bytes, ["payload"])?;
     let payload = required("payload", payload)?;
     let event_type = required("event_type", fields.text("event_type")?)?;
     let event_type = TopicName::parse(&event_type)

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -43,7 +44,9 @@ impl From<object_store::Error> for ObjectsError {
 }
 
 impl Objects {
-    /// What the server's configuration names: a folder, or `file:` and a path.
+    /// What the server's configuration names: a folder, `file://` and a path, or `s3://` with a bucket
+    /// and perhaps a prefix; how S3 is reached and with which key, the usual variables of the server's
+    /// environment say (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, …).
     ///
     /// # Errors
     ///
@@ -54,10 +57,22 @@ impl Objects {
             Some(("file", folder)) if folder.starts_with('/') => {
                 Self::open_folder(FilePath::new(folder))
             }
+            Some(("s3", bucket)) if !bucket.is_empty() => Self::open_s3(bucket),
             Some(_) => Err(ObjectsError {
-                reason: format!("`{place}`: expected a folder, or `file://` and an absolute path"),
+                reason: format!(
+                    "`{place}`: expected a folder, `file://` and an absolute path, or `s3://` and a \
+                     bucket"
+                ),
             }),
         }
+    }
+
+    fn open_s3(place: &str) -> Result<Self, ObjectsError> {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        // It fails if it is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
+        Ok(Self(Arc::new(PrefixStore::new(store, Path::from(prefix)))))
     }
 
     /// A folder, which is made if it is not there. Durable on return.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use stream_storage::{ProjectName, StoreError, Transaction};
+use stream_storage::{StoreError, Transaction};
 
 use super::{Enqueued, Finish, Finished, JobId, JobPlace, NewJob, QueueError, Queues};
 use crate::lock::lock;
@@ -18,13 +18,7 @@ pub struct Enqueuing<'a> {
     queues: &'a Queues,
     name: &'a QueueName,
     jobs: &'a [NewJob],
-    state: Mutex<Option<Added>>,
-}
-
-struct Added {
-    project: ProjectName,
-    enqueued: Enqueued,
-    makes_queue: bool,
+    state: Mutex<Option<Enqueued>>,
 }
 
 /// What a repeat is told.
@@ -54,13 +48,9 @@ impl<'a> Enqueuing<'a> {
         Ok(ids.into_iter().enumerate().map(place).collect())
     }
 
-    fn take(&self) -> Option<Added> {
-        lock(&self.state).take()
-    }
-
     fn abandon(&self) {
-        if let Some(added) = self.take() {
-            added.enqueued.abandon();
+        if let Some(enqueued) = lock(&self.state).take() {
+            enqueued.abandon();
         }
     }
 }
@@ -71,14 +61,8 @@ impl Alongside for Enqueuing<'_> {
         &self,
         transaction: &mut Transaction,
     ) -> Result<Option<Box<RawValue>>, AlongsideError> {
-        if let Some(before) = self.take() {
-            // A condition did not hold: that of the queue itself, perhaps.
-            self.queues.configured(&before.project, self.name);
-            before.enqueued.abandon();
-        }
-        let before = transaction.state.len();
-        self.queues.require(transaction, self.name).await?;
-        let makes_queue = transaction.state.len() > before;
+        // It holds on to the keys' locks.
+        self.abandon();
         let enqueued = self.queues.enqueue(transaction, self.name, self.jobs.to_vec()).await?;
         let places = enqueued.places();
         let repeated = places.iter().enumerate().filter(|(_, place)| place.is_duplicate);
@@ -86,8 +70,7 @@ impl Alongside for Enqueuing<'_> {
             ids: places.iter().map(|place| place.id).collect(),
             duplicates: repeated.map(|(place, _)| place).collect(),
         };
-        let project = transaction.project.clone();
-        *lock(&self.state) = Some(Added { project, enqueued, makes_queue });
+        *lock(&self.state) = Some(enqueued);
         let told = to_raw_value(&places);
         told.map(Some).map_err(|error| {
             QueueError::Store(StoreError::Corrupt { reason: error.to_string() }).into()
@@ -95,11 +78,9 @@ impl Alongside for Enqueuing<'_> {
     }
 
     async fn done(&self) {
-        if let Some(Added { project, enqueued, makes_queue }) = self.take() {
+        let enqueued = lock(&self.state).take();
+        if let Some(enqueued) = enqueued {
             enqueued.done();
-            if makes_queue {
-                self.queues.configured(&project, self.name);
-            }
         }
     }
 

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use stream_storage::{
-    CommitError, Expected, ProjectName, Store, Timestamp, Transaction, Versioned,
+    CommitError, Expected, ProjectName, Store, StoreError, Timestamp, Transaction, Versioned,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::enqueue::Heads;
 use super::finish::{self, Ending, Why};
 use super::front::{Bounds, Candidate, Effect, Timed};
 use super::job::{Claimed, JobId};
 use super::live::{Changes, Queue};
 use super::rows::{self, Row, StoredLease, Ticket};
 use super::settings::{QueueSettings, bounded};
+use super::view::ENVELOPE_BYTES;
 use super::{QueueError, Queues};
 use crate::name::QueueName;
 use crate::state;
@@ -25,8 +28,11 @@ pub const CLAIM_MAX: usize = 1_000;
 /// Jobs of a queue that are held at once in any case: they are kept in memory.
 const HELD_MAX: u32 = 100_000;
 
-/// What an answer has around a job and its payload, about.
-const ENVELOPE_BYTES: usize = 256;
+/// Jobs that are read with the rows that say how they stand: a claim of few is one read.
+const JOBS_FIRST: usize = 8;
+
+/// Jobs that are read at once.
+const JOBS_AT_ONCE: usize = 256;
 
 /// Even if nothing is heard of, the rows are looked at again after this time: another host may have
 /// written them.
@@ -215,14 +221,16 @@ impl Queues {
         let mut changes = Changes::new(Arc::clone(queue), Vec::new());
         let (mut claimed, mut spent) = (Vec::new(), Vec::new());
         let (mut bytes, mut back) = (0_usize, &[][..]);
+        let mut reading = Reading::new(store, queue, due.candidates).await?;
         for (place, candidate) in due.candidates.iter().enumerate() {
-            let Some(found) = find(store, queue, *candidate, due.now).await? else { continue };
+            let row = reading.row(place);
+            let Some(found) = find(queue, *candidate, row, due.now)? else { continue };
             if found.ticket.attempts >= settings.attempts_max {
                 spent.push(found);
                 continue;
             }
-            let job_key = Row::Job.key(&queue.name, found.id);
-            let job = store.get(&queue.project, job_key.as_bytes()).await?;
+            let room = due.bytes_max.saturating_sub(bytes);
+            let job = reading.job(place, room).await?;
             let Found { id, key, row, mut ticket } = found;
             transaction.expect(key.clone(), Expected::Version(row.version));
             let Some(job) = job else {
@@ -288,7 +296,10 @@ impl Queues {
             let mut changes = Changes::new(Arc::clone(queue), keys);
             let expected = Expected::Version(found.row.version);
             transaction.expect(found.key.clone(), expected).delete(found.key.clone());
-            let ending = Ending { queue, id: found.id, ticket: &found.ticket };
+            let key = found.ticket.ties.key.as_deref();
+            let heads =
+                Heads::read(self.parts.store.as_ref(), queue, key.into_iter().collect()).await?;
+            let ending = Ending { queue, id: found.id, ticket: &found.ticket, heads: &heads };
             let why = Why { cause: finish::EXPIRED, reason: &reason };
             self.bury(&mut transaction, &mut changes, &ending, why).await?;
             match self.parts.store.commit(transaction).await {
@@ -312,24 +323,87 @@ impl Queues {
     }
 }
 
+/// The rows of jobs that are being taken: many at a time, and payloads no more than there may be room
+/// for.
+struct Reading<'a> {
+    store: &'a dyn Store,
+    queue: &'a Queue,
+    candidates: &'a [Candidate],
+    /// Those that say how the jobs stand.
+    rows: Vec<Option<Versioned>>,
+    /// Those of the first jobs.
+    jobs: Vec<Option<Versioned>>,
+}
+
+impl<'a> Reading<'a> {
+    async fn new(
+        store: &'a dyn Store,
+        queue: &'a Queue,
+        candidates: &'a [Candidate],
+    ) -> Result<Self, StoreError> {
+        let keys = candidates.iter().map(|candidate| candidate.key(queue));
+        let first = candidates.iter().take(JOBS_FIRST).map(|candidate| candidate.job_key(queue));
+        let keys: Vec<Bytes> = keys.chain(first).map(Bytes::from).collect();
+        let mut rows = store.get_many(&queue.project, &keys).await?;
+        let jobs = rows.split_off(candidates.len().min(rows.len()));
+        Ok(Self { store, queue, candidates, rows, jobs })
+    }
+
+    fn row(&mut self, place: usize) -> Option<Versioned> {
+        self.rows.get_mut(place).and_then(Option::take)
+    }
+
+    /// The job at `place`; reads as many further ones as `room` is likely to hold.
+    async fn job(&mut self, place: usize, room: usize) -> Result<Option<Versioned>, StoreError> {
+        if self.jobs.len() <= place {
+            let sizes = self.jobs.iter().flatten().map(|job| job.value.len() + ENVELOPE_BYTES);
+            let (count, bytes) =
+                sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+            let usual = bytes.checked_div(count).unwrap_or(ENVELOPE_BYTES);
+            let wanted = (room / usual.max(1)).clamp(1, JOBS_AT_ONCE) + place - self.jobs.len();
+            let next = self.candidates.iter().skip(self.jobs.len()).take(wanted);
+            let keys: Vec<Bytes> =
+                next.map(|candidate| candidate.job_key(self.queue).into()).collect();
+            let read = self.store.get_many(&self.queue.project, &keys).await?;
+            self.jobs.extend(read);
+        }
+        Ok(self.jobs.get(place).cloned().flatten())
+    }
+}
+
+impl Candidate {
+    fn id(self) -> JobId {
+        let (Self::Waiting((_, id)) | Self::Expired((_, id))) = self;
+        id
+    }
+
+    /// The key of the row that says how it stands.
+    fn key(self, queue: &Queue) -> String {
+        match self {
+            Self::Waiting((due, id)) => rows::due(&queue.name, due, id),
+            Self::Expired((_, id)) => Row::Lease.key(&queue.name, id),
+        }
+    }
+
+    fn job_key(self, queue: &Queue) -> String {
+        Row::Job.key(&queue.name, self.id())
+    }
+}
+
 /// Looks whether the job is still there to be taken.
-async fn find(
-    store: &dyn Store,
-    queue: &Arc<Queue>,
+fn find(
+    queue: &Queue,
     candidate: Candidate,
+    row: Option<Versioned>,
     now: Timestamp,
 ) -> Result<Option<Found>, QueueError> {
-    let project = &queue.project;
+    let (key, Some(row)) = (candidate.key(queue), row) else { return Ok(None) };
     match candidate {
-        Candidate::Waiting((due, id)) => {
-            let key = rows::due(&queue.name, due, id);
-            let Some(row) = store.get(project, key.as_bytes()).await? else { return Ok(None) };
+        Candidate::Waiting((_, id)) => {
             let ticket = state::decode(key.as_bytes(), &row)?;
             Ok(Some(Found { id, key, row, ticket }))
         }
         Candidate::Expired((_, id)) => {
-            let key = Row::Lease.key(&queue.name, id);
-            let Some(row) = store.get(project, key.as_bytes()).await? else { return Ok(None) };
             let StoredLease { until, mut ticket, .. } = state::decode(key.as_bytes(), &row)?;
             if until > now.0 {
                 let held: Timed = (Timestamp(until), id);

@@ -71,9 +71,13 @@ impl Queues {
             }
             let keys = found.iter().filter_map(|(_, _, _, key)| key.as_deref());
             let held = queue.hold_keys(keys).await;
+            let ties: Vec<Ties> = found
+                .iter()
+                .map(|(_, _, _, key)| Ties { key: key.clone(), unique: None })
+                .collect();
+            let mut placing = Placing::read(store, queue, &ties).await?;
             let mut transaction = Transaction::new(project.clone());
             let mut changes = Changes::new(Arc::clone(queue), held);
-            let mut placing = Placing::new(store, name);
             let count = found.len();
             for (key, row, id, digest) in found {
                 let dead: Dead = state::decode(key.as_bytes(), &row)?;
@@ -82,7 +86,7 @@ impl Queues {
                 let error = Some(dead.reason);
                 let ticket = Ticket { attempts: 0, lease: dead.lease, ties, error };
                 let now = self.parts.clock.now();
-                changes.effects.extend(placing.place(&mut transaction, id, now, ticket).await?);
+                changes.effects.extend(placing.place(&mut transaction, id, now, ticket)?);
             }
             if count == 0 {
                 changes.abandon();

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
-use stream_storage::{CommitError, Expected, ProjectName, Store, Timestamp, Transaction};
+use stream_storage::{
+    CommitError, Expected, ProjectName, StoreError, Timestamp, Transaction, Versioned,
+};
 
 use super::backoff::Backoff;
-use super::enqueue::promote;
+use super::enqueue::Heads;
 use super::front::Effect;
 use super::job::{JobId, Lease, Retry};
 use super::letter::GivenUp;
@@ -24,6 +27,9 @@ use crate::state::{self, Attempts};
 
 /// Longest text of an error that is kept, in bytes.
 const ERROR_MAX: usize = 1_024;
+
+/// Longest result, in bytes: what is larger is published, or kept elsewhere.
+pub const RESULT_BYTES_MAX: usize = 64 << 10;
 
 /// How a try ended.
 #[derive(Debug, Clone)]
@@ -50,6 +56,13 @@ pub enum Outcome {
         /// For how much longer, from now; as the queue's settings say if `None`.
         lease: Option<Duration>,
     },
+}
+
+impl Outcome {
+    /// Whether the job may be finished with it.
+    fn may_be_last(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Failed { .. })
+    }
 }
 
 /// A job and how a try of it ended.
@@ -125,6 +138,8 @@ pub(super) struct Ending<'a> {
     pub(super) queue: &'a Arc<Queue>,
     pub(super) id: JobId,
     pub(super) ticket: &'a Ticket,
+    /// How its key stands.
+    pub(super) heads: &'a Heads,
 }
 
 /// A lease as it was found.
@@ -149,8 +164,8 @@ impl Queues {
     ) -> Result<Finished, QueueError> {
         let queue = self.queue(&transaction.project, name);
         let mut held = Vec::with_capacity(ends.len());
-        for end in ends {
-            let found = self.held(&queue, end).await;
+        for (end, found) in ends.iter().zip(self.leases(&queue, ends).await?) {
+            let found = self.held(&queue, end, found).await;
             held.push((end, found.inspect_err(|error| self.count_refused(error))?));
         }
         self.end(transaction, &queue, held).await
@@ -165,12 +180,16 @@ impl Queues {
     ) -> Result<Finished, QueueError> {
         let settings = queue.settings(self.parts.store.as_ref()).await?;
         let keys = held.iter().filter_map(|(_, held)| held.stored.ticket.ties.key.as_deref());
-        let keys = queue.hold_keys(keys).await;
-        let mut changes = Changes::new(Arc::clone(queue), keys);
+        let locks = queue.hold_keys(keys).await;
+        let ending = held.iter().filter(|(end, _)| end.outcome.may_be_last());
+        let keys = ending.filter_map(|(_, held)| held.stored.ticket.ties.key.as_deref()).collect();
+        let heads = Heads::read(self.parts.store.as_ref(), queue, keys).await?;
+        let mut changes = Changes::new(Arc::clone(queue), locks);
         let mut fates = Vec::with_capacity(held.len());
         for (end, held) in held {
             transaction.expect(held.key.clone(), held.expected);
-            let ending = Ending { queue, id: end.id, ticket: &held.stored.ticket };
+            let ticket = &held.stored.ticket;
+            let ending = Ending { queue, id: end.id, ticket, heads: &heads };
             let fate = match &end.outcome {
                 Outcome::Extended { lease } => {
                     let lease = lease.unwrap_or(Duration::from_millis(settings.lease_ms));
@@ -182,7 +201,7 @@ impl Queues {
                     continue;
                 }
                 Outcome::Done { result } => {
-                    self.complete(transaction, &mut changes, &ending, result.as_deref()).await?;
+                    self.complete(transaction, &mut changes, &ending, result.as_deref())?;
                     changes.tally.completed += 1;
                     Fate::Done
                 }
@@ -264,8 +283,9 @@ impl Queues {
         let mut attempts = Attempts::default();
         loop {
             let (mut held, mut refused) = (Vec::with_capacity(ends.len()), BTreeMap::new());
-            for (place, end) in ends.iter().enumerate() {
-                match self.held(&queue, end).await {
+            let leases = self.leases(&queue, ends).await?;
+            for (place, (end, found)) in ends.iter().zip(leases).enumerate() {
+                match self.held(&queue, end, found).await {
                     Ok(found) => held.push((end, found)),
                     Err(error @ (QueueError::StaleLease { .. } | QueueError::NoSuchJob { .. })) => {
                         drop(refused.insert(place, error))
@@ -306,11 +326,26 @@ impl Queues {
         }
     }
 
+    /// The rows of leases, as they are.
+    async fn leases(
+        &self,
+        queue: &Queue,
+        ends: &[Finish],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let key = |end: &Finish| Bytes::from(Row::Lease.key(&queue.name, end.id));
+        let keys: Vec<Bytes> = ends.iter().map(key).collect();
+        self.parts.store.get_many(&queue.project, &keys).await
+    }
+
     /// The lease of a job, if it is the one shown.
-    async fn held(&self, queue: &Queue, end: &Finish) -> Result<Held, QueueError> {
+    async fn held(
+        &self,
+        queue: &Queue,
+        end: &Finish,
+        found: Option<Versioned>,
+    ) -> Result<Held, QueueError> {
         let store = self.parts.store.as_ref();
         let key = Row::Lease.key(&queue.name, end.id);
-        let found = store.get(&queue.project, key.as_bytes()).await?;
         let stored: Option<StoredLease> = rows::decode(&key, found.as_ref())?;
         let (id, lease) = (end.id, end.lease);
         match found.zip(stored) {
@@ -360,14 +395,14 @@ impl Queues {
         Fate::Again { due }
     }
 
-    async fn complete(
+    fn complete(
         &self,
         transaction: &mut Transaction,
         changes: &mut Changes,
         ending: &Ending<'_>,
         result: Option<&RawValue>,
     ) -> Result<(), QueueError> {
-        let Ending { queue, id, ticket } = ending;
+        let Ending { queue, id, ticket, .. } = ending;
         match result {
             Some(result) => {
                 let at = self.parts.clock.now().0;
@@ -378,7 +413,7 @@ impl Queues {
                 transaction.delete(Row::Job.key(&queue.name, *id));
             }
         }
-        self.untie(transaction, changes, ending).await
+        self.untie(transaction, changes, ending)
     }
 
     /// Ends a job as dead: it stays, for people to look at and to try again, and the dead-letter
@@ -390,7 +425,7 @@ impl Queues {
         ending: &Ending<'_>,
         Why { cause, reason }: Why<'_>,
     ) -> Result<(), QueueError> {
-        let Ending { queue, id, ticket } = ending;
+        let Ending { queue, id, ticket, .. } = ending;
         let at = self.parts.clock.now().0;
         let Ticket { attempts, lease, .. } = **ticket;
         let reason = cut(reason);
@@ -403,23 +438,22 @@ impl Queues {
         let dead = Dead { at, attempts, lease, reason };
         transaction.put(Row::Dead.key(&queue.name, *id), state::encode(&dead));
         changes.tally.dead += 1;
-        self.untie(transaction, changes, ending).await
+        self.untie(transaction, changes, ending)
     }
 
     /// Ends what ends with a job: its unique word is free, and the next of its key may come.
-    async fn untie(
+    fn untie(
         &self,
         transaction: &mut Transaction,
         changes: &mut Changes,
         ending: &Ending<'_>,
     ) -> Result<(), QueueError> {
-        let Ending { queue, id, ticket } = ending;
+        let Ending { queue, id, ticket, heads } = ending;
         if let Some(unique) = &ticket.ties.unique {
             transaction.delete(Row::Unique.of_digest(&queue.name, unique));
         }
         if let Some(key) = &ticket.ties.key {
-            let store: &dyn Store = self.parts.store.as_ref();
-            changes.effects.extend(promote(store, queue, transaction, key, *id).await?);
+            changes.effects.extend(heads.promote(queue, transaction, (key, *id))?);
         }
         Ok(())
     }

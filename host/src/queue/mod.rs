@@ -65,11 +65,11 @@ pub use backoff::{Backoff, Delays, jittered};
 pub use claim::{CLAIM_MAX, Claim, Claiming};
 pub use enqueue::{Enqueued, JobPlace};
 pub use error::QueueError;
-pub use finish::{Fate, Finish, Finished, Outcome};
+pub use finish::{Fate, Finish, Finished, Outcome, RESULT_BYTES_MAX};
 pub use job::{Claimed, InvalidJobId, Job, JobId, JobState, JobView, Lease, NewJob, Retry, Source};
 pub use metrics::QueueMetrics;
 pub(crate) use rows::digest;
-pub use settings::{BackoffSettings, InvalidSettings, QueueSettings};
+pub use settings::{BackoffSettings, InvalidSettings, LONGEST, QueueSettings};
 pub use view::{COUNT_MAX, Listed, QueueView};
 
 /// Jobs put into a queue in one transaction, so that it stays within an engine's limits.
@@ -176,8 +176,7 @@ impl Queues {
         let mut attempts = Attempts::default();
         loop {
             let mut transaction = Transaction::new(project.clone());
-            self.require(&mut transaction, name).await?;
-            if transaction.state.is_empty() {
+            if !self.require(&mut transaction, &self.queue(project, name)).await? {
                 return Ok(());
             }
             match self.parts.store.commit(transaction).await {
@@ -193,8 +192,8 @@ impl Queues {
         }
     }
 
-    /// Adds to `transaction` that the queue is there: as it is, or set up as usual. Call
-    /// [`configured`](Self::configured) after a conflict, and if it was set up.
+    /// Adds to `transaction` that the queue is there: as it is, or set up as usual. What is known of
+    /// it is to be forgotten after a conflict, and if it was set up, which is returned.
     ///
     /// # Errors
     ///
@@ -202,16 +201,26 @@ impl Queues {
     async fn require(
         &self,
         transaction: &mut Transaction,
-        name: &QueueName,
-    ) -> Result<(), QueueError> {
-        let queue = self.queue(&transaction.project, name);
+        queue: &Queue,
+    ) -> Result<bool, QueueError> {
         let setup = queue.setup(self.parts.store.as_ref()).await?;
-        let key = rows::settings(name);
+        let key = rows::settings(&queue.name);
+        if transaction.state.iter().any(|write| write.key == key) {
+            // The same transaction sets it up.
+            return Ok(true);
+        }
         transaction.expect(key.clone(), setup.expected);
-        if setup.expected == Expected::Absent {
+        let is_new = setup.expected == Expected::Absent;
+        if is_new {
             transaction.put(key, state::encode(&QueueSettings::default()));
         }
-        Ok(())
+        Ok(is_new)
+    }
+
+    /// Whether somebody waits for a job of a queue.
+    #[cfg(test)]
+    pub(crate) fn has_waiting(&self, project: &ProjectName, name: &QueueName) -> bool {
+        self.queue(project, name).is_watched()
     }
 
     /// What happened since the start, of all queues.

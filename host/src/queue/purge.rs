@@ -9,7 +9,7 @@ use stream_storage::{
     CommitError, Expected, ProjectName, StateEntry, StoreError, Timestamp, Transaction,
 };
 
-use super::enqueue::promote;
+use super::enqueue::Heads;
 use super::front::Front;
 use super::job::JobId;
 use super::live::{Changes, Queue};
@@ -102,11 +102,12 @@ impl Queues {
                 continue;
             }
             let held = queue.hold_keys(heads.iter().map(|(digest, _)| digest.as_str())).await;
+            let digests = heads.iter().map(|(digest, _)| digest.as_str()).collect();
+            let found = Heads::read(store, queue, digests).await?;
             let mut transaction = Transaction::new(project.clone());
             let mut changes = Changes::new(Arc::clone(queue), held);
             for (digest, id) in &heads {
-                let next = promote(store, queue, &mut transaction, digest, *id).await?;
-                changes.effects.extend(next);
+                changes.effects.extend(found.promote(queue, &mut transaction, (digest, *id))?);
             }
             match store.commit(transaction).await {
                 Ok(_) => changes.done(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::{Backoff, Delays};
 
 /// Longest delay, lease and snooze: 30 days.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Rungs of a ladder.
 const RUNGS_MAX: usize = 100;

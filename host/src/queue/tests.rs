@@ -1,5 +1,7 @@
 //! The queue on a store, through its public calls.
 
+mod races;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stream_storage::{ProjectName, StateEntry, Store, StoreError, Timestamp};
+use stream_storage::{Expected, ProjectName, StateEntry, Store, StoreError, Timestamp};
 
 use super::job::{JobId, JobState, JobView};
 use super::rows::{self, Behind, Dead, Done, Row, StoredLease, Ticket};
@@ -14,6 +14,9 @@ use crate::state::{self, Page, PageRequest};
 
 /// Rows are counted up to here.
 pub const COUNT_MAX: usize = 100_000;
+
+/// What an answer has around a job and its payload, about.
+pub(super) const ENVELOPE_BYTES: usize = 512;
 
 /// How a queue stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +74,19 @@ impl Queues {
             dead: count(store, project, &Row::Dead.of(name)).await?,
             next_due: first,
         })
+    }
+
+    /// Checks that a queue was set up, by what is known of it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such queue, or the store could not be read.
+    pub async fn check(&self, project: &ProjectName, name: &QueueName) -> Result<(), QueueError> {
+        let queue = self.queue(project, name);
+        match queue.setup(self.parts.store.as_ref()).await?.expected {
+            Expected::Absent => Err(QueueError::NotFound { queue: name.clone() }),
+            Expected::Version(_) => Ok(()),
+        }
     }
 
     /// Whether a queue has no job that is not finished.
@@ -142,6 +158,13 @@ impl Queues {
                 return Ok(view(JobState::Behind, behind.ticket.attempts, None));
             }
         }
+        // Most wait where they were put.
+        let key = rows::due(name, job.enqueued_at, id);
+        let found = store.get(project, key.as_bytes()).await?;
+        if let Some(ticket) = rows::decode::<Ticket>(&key, found.as_ref())? {
+            let state = JobState::Waiting { due: job.enqueued_at };
+            return Ok(view(state, ticket.attempts, ticket.error));
+        }
         match self.due_of(project, name, id).await? {
             Some((due, ticket)) => {
                 Ok(view(JobState::Waiting { due }, ticket.attempts, ticket.error))
@@ -206,6 +229,21 @@ impl Queues {
         listed: Listed,
         request: &PageRequest,
     ) -> Result<Page<JobView>, QueueError> {
+        self.jobs_within(project, name, (listed, usize::MAX), request).await
+    }
+
+    /// As [`jobs`](Self::jobs), of at most so many bytes, but at least one.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    pub async fn jobs_within(
+        &self,
+        project: &ProjectName,
+        name: &QueueName,
+        (listed, bytes_max): (Listed, usize),
+        request: &PageRequest,
+    ) -> Result<Page<JobView>, QueueError> {
         let store = self.parts.store.as_ref();
         let row = match listed {
             Listed::Waiting => Row::Due,
@@ -215,14 +253,20 @@ impl Queues {
         let prefix = row.of(name);
         let page = state::page(store, project, &prefix, request).await?;
         let mut items = Vec::with_capacity(page.items.len());
+        let (mut bytes, mut last) = (0_usize, None);
         for row in page.items {
             let word = state::name_in(&row.key, &prefix);
+            let before = last.replace(word.clone());
             let Some((id, state, attempts, last_error)) = standing(listed, &word, &row)? else {
                 continue;
             };
             let key = Row::Job.key(name, id);
             // Finished since the rows were read.
             let Some(job) = store.get(project, key.as_bytes()).await? else { continue };
+            bytes = bytes.saturating_add(job.value.len()).saturating_add(ENVELOPE_BYTES);
+            if bytes > bytes_max && !items.is_empty() {
+                return Ok(Page { items, next: before });
+            }
             let job = rows::decode_job(id, &job.value)?;
             items.push(JobView { job, state, attempts, last_error, result: None });
         }
@@ -296,6 +340,14 @@ async fn count(
     project: &ProjectName,
     prefix: &str,
 ) -> Result<usize, StoreError> {
-    let request = PageRequest { after: None, limit: Some(COUNT_MAX) };
-    Ok(state::page(store, project, prefix, &request).await?.items.len())
+    let (mut after, mut count): (Option<Vec<u8>>, usize) = (None, 0);
+    while count < COUNT_MAX {
+        let rows = store.scan(project, prefix.as_bytes(), after.as_deref(), 1_000).await?;
+        count += rows.len();
+        match rows.last() {
+            Some(last) if rows.len() == 1_000 => after = Some(last.key.to_vec()),
+            _ => break,
+        }
+    }
+    Ok(count)
 }

@@ -112,6 +112,7 @@ suite! {
     state {
         the_last_write_of_a_key_is_read
         a_scan_takes_prefix_start_and_limit_in_byte_order
+        many_keys_are_read_in_the_order_given
         projects_whose_names_start_alike_are_apart
         a_scan_never_sees_half_a_transaction
         values_of_any_bytes_are_kept

@@ -54,6 +54,18 @@ pub(super) async fn a_scan_takes_prefix_start_and_limit_in_byte_order(engine: &d
     }
 }
 
+pub(super) async fn many_keys_are_read_in_the_order_given(engine: &dyn Engine) {
+    let bed = TestBed::new(engine).await;
+    let mut putting = transaction();
+    putting.put("a", "1").put("b", "2");
+    bed.commit(putting).await;
+    let keys = ["b", "none", "a", "b"].map(bytes::Bytes::from);
+    let found = bed.store.get_many(&project(), &keys).await.unwrap();
+    let values: Vec<_> = found.into_iter().map(|row| row.map(|row| row.value)).collect();
+    assert_eq!(values, [Some("2".into()), None, Some("1".into()), Some("2".into())]);
+    assert_eq!(bed.store.get_many(&project(), &[]).await.unwrap(), []);
+}
+
 pub(super) async fn projects_whose_names_start_alike_are_apart(engine: &dyn Engine) {
     let bed = TestBed::new(engine).await;
     let names = ["a", "ab", "abc", "b"].map(|name| ProjectName::parse(name).unwrap());

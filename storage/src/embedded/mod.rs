@@ -36,6 +36,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use self::commit::{Committer, Work};
@@ -260,6 +261,18 @@ impl Store for EmbeddedStore {
     ) -> Result<Option<Versioned>, StoreError> {
         let (project, key) = (project.clone(), key.to_vec());
         self.reading(move |_, engine| Shared::state(engine, &project, &key)).await
+    }
+
+    async fn get_many(
+        &self,
+        project: &ProjectName,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let (project, keys) = (project.clone(), keys.to_vec());
+        self.reading(move |_, engine| {
+            keys.iter().map(|key| Shared::state(engine, &project, key)).collect()
+        })
+        .await
     }
 
     async fn scan(

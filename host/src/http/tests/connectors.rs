@@ -231,6 +231,10 @@ async fn words_that_are_wrong_are_named() {
         assert_eq!(refused(body.clone()).await.1, code, "{body}");
     }
     assert_eq!(server.get("/connectors").await.json()["connectors"], json!([]));
+    server.connect("c", worker(json!({}))).await;
+    let hooks = json!({ "kind": "hooks", "match": "t" });
+    assert_eq!(refused(hooks).await.1, "invalid-kind");
+    assert_eq!(refused(worker(json!({ "url": "http://127.0.0.1:9/" }))).await.1, "invalid-url");
 }
 
 /// A service elsewhere that answers as it is told, 200 in the end.
