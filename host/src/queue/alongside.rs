@@ -1,6 +1,7 @@
 //! Jobs that go into a queue, or end, in the transaction of a publish: so that a repeat is known by its
 //! key, and results are published with the end of the job that they come from, or not at all.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -21,13 +22,34 @@ pub struct Enqueuing<'a> {
     state: Mutex<Option<Enqueued>>,
 }
 
-/// What a repeat is told.
+/// What a repeat is told: kept with each request, so in few bytes.
 #[derive(Serialize, Deserialize)]
 struct Places {
-    ids: Vec<JobId>,
-    /// The places in `ids` of jobs that were there already.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    duplicates: Vec<usize>,
+    /// Ids that follow each other: the first, and how many.
+    runs: Vec<(JobId, u64)>,
+    /// The places of jobs that were there already.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    duplicates: BTreeSet<usize>,
+}
+
+impl Places {
+    fn new(places: &[JobPlace]) -> Self {
+        let mut runs: Vec<(JobId, u64)> = Vec::new();
+        for JobPlace { id, .. } in places {
+            match runs.last_mut() {
+                Some((first, count)) if first.after(*count) == *id => *count += 1,
+                _ => runs.push((*id, 1)),
+            }
+        }
+        let repeated = places.iter().enumerate().filter(|(_, place)| place.is_duplicate);
+        Self { runs, duplicates: repeated.map(|(place, _)| place).collect() }
+    }
+
+    fn all(&self) -> Vec<JobPlace> {
+        let ids = self.runs.iter().flat_map(|(first, count)| (0..*count).map(|n| first.after(n)));
+        let place = |(place, id)| JobPlace { id, is_duplicate: self.duplicates.contains(&place) };
+        ids.enumerate().map(place).collect()
+    }
 }
 
 impl<'a> Enqueuing<'a> {
@@ -43,9 +65,8 @@ impl<'a> Enqueuing<'a> {
     /// What was told is damaged.
     pub fn places(told: &RawValue) -> Result<Vec<JobPlace>, StoreError> {
         let corrupt = |error: serde_json::Error| StoreError::Corrupt { reason: error.to_string() };
-        let Places { ids, duplicates } = serde_json::from_str(told.get()).map_err(corrupt)?;
-        let place = |(place, id)| JobPlace { id, is_duplicate: duplicates.contains(&place) };
-        Ok(ids.into_iter().enumerate().map(place).collect())
+        let places: Places = serde_json::from_str(told.get()).map_err(corrupt)?;
+        Ok(places.all())
     }
 
     fn abandon(&self) {
@@ -64,12 +85,7 @@ impl Alongside for Enqueuing<'_> {
         // It holds on to the keys' locks.
         self.abandon();
         let enqueued = self.queues.enqueue(transaction, self.name, self.jobs.to_vec()).await?;
-        let places = enqueued.places();
-        let repeated = places.iter().enumerate().filter(|(_, place)| place.is_duplicate);
-        let places = Places {
-            ids: places.iter().map(|place| place.id).collect(),
-            duplicates: repeated.map(|(place, _)| place).collect(),
-        };
+        let places = Places::new(enqueued.places());
         *lock(&self.state) = Some(enqueued);
         let told = to_raw_value(&places);
         told.map(Some).map_err(|error| {
@@ -149,5 +165,30 @@ impl Alongside for Finishing<'_> {
 
     fn scope(&self) -> Option<String> {
         Some(format!("queue/{}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::job::JobIds;
+    use stream_storage::Timestamp;
+
+    #[test]
+    fn places_take_few_bytes_and_read_back() {
+        let ids = JobIds::new(7);
+        let mut places: Vec<JobPlace> = (0..1_000)
+            .map(|_| JobPlace { id: ids.next(Timestamp(9)), is_duplicate: false })
+            .collect();
+        let told = to_raw_value(&Places::new(&places)).unwrap();
+        assert!(told.get().len() < 100, "{told}");
+        assert_eq!(Enqueuing::places(&told).unwrap(), places);
+        // Others come between, and some were there already: the most that there can be.
+        for (place, one) in places.iter_mut().enumerate() {
+            (one.id, one.is_duplicate) = (ids.next(Timestamp(9 + 2 * place as u64)), true);
+        }
+        let told = to_raw_value(&Places::new(&places)).unwrap();
+        assert!(told.get().len() < 48 << 10, "{}", told.get().len());
+        assert_eq!(Enqueuing::places(&told).unwrap(), places);
     }
 }

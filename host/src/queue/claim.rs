@@ -183,7 +183,8 @@ impl Queues {
             if candidates.is_empty() {
                 return Ok(Vec::new());
             }
-            let mut taking = Taking { queue, candidates, is_over: false };
+            let is_bounded = settings.concurrency.is_some();
+            let mut taking = Taking { queue, candidates, is_bounded, is_over: false };
             let due = Due { now, candidates: &taking.candidates, bytes_max };
             let claimed = self.take(queue, settings, claim, due).await;
             match claimed {
@@ -432,6 +433,8 @@ fn is_unknown(error: &QueueError) -> bool {
 struct Taking<'a> {
     queue: &'a Queue,
     candidates: Vec<Candidate>,
+    /// Whether others were kept from taking as many.
+    is_bounded: bool,
     is_over: bool,
 }
 
@@ -439,12 +442,16 @@ impl Taking<'_> {
     fn over(&mut self, back: Vec<Candidate>) {
         self.is_over = true;
         self.queue.front(|front| front.took(self.candidates.len(), &back));
+        if self.is_bounded || !back.is_empty() {
+            self.queue.wake();
+        }
     }
 
     fn give_back(&mut self) {
         let back = std::mem::take(&mut self.candidates);
         self.is_over = true;
         self.queue.front(|front| front.took(back.len(), &back));
+        self.queue.wake();
     }
 }
 
@@ -455,6 +462,7 @@ impl Drop for Taking<'_> {
                 front.took(self.candidates.len(), &[]);
                 front.stale();
             });
+            self.queue.wake();
         }
     }
 }

@@ -169,16 +169,20 @@ impl Front {
         self.reach == Reach::Nothing
     }
 
-    /// Takes in what a commit has done.
-    pub(super) fn apply(&mut self, effect: Effect) {
+    /// Takes in what a commit has done; says whether who waits has to know: a job may come sooner.
+    pub(super) fn apply(&mut self, effect: Effect) -> bool {
         match effect {
             Effect::Waits(timed) => {
                 if let Some(during) = &mut self.during {
                     during.waits.push(timed);
                 }
                 self.wait(timed);
+                true
             }
-            Effect::Held(timed) => self.hold(timed),
+            Effect::Held(timed) => {
+                self.hold(timed);
+                self.ends.first() == Some(&timed)
+            }
             Effect::Free(id) => {
                 if let Some(during) = &mut self.during {
                     during.freed.insert(id);
@@ -186,6 +190,7 @@ impl Front {
                 if let Some(until) = self.leases.remove(&id) {
                     self.ends.remove(&(until, id));
                 }
+                true
             }
         }
     }

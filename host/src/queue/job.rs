@@ -51,6 +51,13 @@ impl JobId {
     }
 }
 
+impl JobId {
+    /// The id that is made so many after this one, if no other job was enqueued meanwhile.
+    pub(super) fn after(self, count: u64) -> Self {
+        Self { tick: self.tick.saturating_add(count), ..self }
+    }
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "job_{:016x}{:08x}", self.tick, self.host)

@@ -1,6 +1,6 @@
 //! One queue in memory: its window, its settings, and who waits for news of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 
 use stream_storage::{Expected, ProjectName, StateEntry, Store, StoreError, Timestamp};
@@ -15,8 +15,8 @@ use crate::lock::{lock, read, write};
 use crate::name::QueueName;
 use crate::state::{self, PageRequest};
 
-/// Keys share so many locks.
-const STRIPES: usize = 64;
+/// Locks of keys that nobody holds are forgotten when there are more.
+const KEY_LOCKS_MAX: usize = 4_096;
 
 /// How a queue is set up, as far as it is known.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(super) struct Queue {
     changed: watch::Sender<u64>,
     /// Held while rows of a key are read and written, so that the jobs of a key do not make each
     /// other's commits fail.
-    stripes: Vec<Arc<AsyncMutex<()>>>,
+    keys: Mutex<HashMap<u32, Arc<AsyncMutex<()>>>>,
     /// Of all queues.
     counters: Arc<Counters>,
 }
@@ -62,7 +62,7 @@ impl Queue {
             setup: RwLock::default(),
             loading: AsyncMutex::default(),
             changed: watch::Sender::new(0),
-            stripes: (0..STRIPES).map(|_| Arc::default()).collect(),
+            keys: Mutex::default(),
         }
     }
 
@@ -90,17 +90,23 @@ impl Queue {
         &self,
         digests: impl Iterator<Item = &'a str>,
     ) -> Vec<OwnedMutexGuard<()>> {
-        let stripe = |digest: &str| {
-            let head = digest.get(..4).and_then(|head| usize::from_str_radix(head, 16).ok());
-            head.unwrap_or_default() % STRIPES
+        // Two keys that begin alike share a lock.
+        let head = |digest: &str| {
+            let head = digest.get(..8).and_then(|head| u32::from_str_radix(head, 16).ok());
+            head.unwrap_or_default()
         };
         // In one order for all: two that hold some of the same keys do not wait for each other.
-        let wanted: BTreeSet<usize> = digests.map(stripe).collect();
-        let mut held = Vec::with_capacity(wanted.len());
-        for stripe in wanted {
-            if let Some(stripe) = self.stripes.get(stripe) {
-                held.push(Arc::clone(stripe).lock_owned().await);
+        let wanted: BTreeSet<u32> = digests.map(head).collect();
+        let locks: Vec<_> = {
+            let mut keys = lock(&self.keys);
+            if keys.len() > KEY_LOCKS_MAX {
+                keys.retain(|_, key| Arc::strong_count(key) > 1);
             }
+            wanted.into_iter().map(|head| Arc::clone(keys.entry(head).or_default())).collect()
+        };
+        let mut held = Vec::with_capacity(locks.len());
+        for key in locks {
+            held.push(key.lock_owned().await);
         }
         held
     }
@@ -247,8 +253,12 @@ impl Changes {
         if effects.is_empty() {
             return;
         }
-        self.queue.front(|front| effects.into_iter().for_each(|effect| front.apply(effect)));
-        self.queue.wake();
+        let is_news = self.queue.front(|front| {
+            effects.into_iter().fold(false, |is_news, effect| front.apply(effect) | is_news)
+        });
+        if is_news {
+            self.queue.wake();
+        }
     }
 
     /// The transaction did not happen.

@@ -166,3 +166,22 @@ async fn a_job_whose_row_a_deletion_has_left_is_cleared_away() {
     bed.done(&held[0]).await;
     assert_eq!(bed.rows().await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn who_waits_hears_of_room_that_a_claim_did_not_use() {
+    let settings =
+        QueueSettings { attempts_max: 1, concurrency: Some(2), ..QueueSettings::default() };
+    let bed = Bed::new(settings).await;
+    bed.enqueue(&[job("", "spent")]).await;
+    bed.claim(1).await;
+    bed.pass(30_000);
+    bed.enqueue(&[job("", "a"), job("", "b")]).await;
+    let wait = Duration::from_secs(60);
+    let waits = Claim { max: 1, lease: None, wait, holder: None };
+    let started = tokio::time::Instant::now();
+    // The first looks at two, of which one is dead; meanwhile the second finds that all are held.
+    let (first, second) =
+        tokio::join!(bed.claim(2), bed.queues.claim(&bed.project, &bed.name, &waits));
+    assert_eq!((payloads(&first), payloads(&second.unwrap())), (vec!["a"], vec!["b"]));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
