@@ -157,7 +157,9 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "topic-exists" => Some("`stream topic update` changes it"),
         "key-moves" => Some("`--accept-key-moves` accepts it"),
         "plugin-not-found" => Some("`stream plugin list` shows those that there are"),
-        "plugin-bound" => Some("`stream plugin unbind` and `stream route delete` let go of it"),
+        "plugin-bound" => {
+            Some("`stream plugin unbind`, `route delete` and `connector delete` let go of it")
+        }
         "bindings-not-found" => Some("`stream plugin bindings` shows where plugins are bound"),
         "stale-revision" => Some("others change it at the same time: run the command again"),
         "route-not-found" => Some("`stream route list` shows those that there are"),

@@ -423,3 +423,38 @@ async fn one_that_is_made_anew_right_away_is_none_of_the_one_before() {
     let rows = server.app.node.store.scan(&project(), b"connector", None, 10).await.unwrap();
     assert_eq!(rows, []);
 }
+
+#[tokio::test]
+async fn what_connectors_do_is_counted_by_kind() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let settings = json!({ "from": "earliest" });
+    server.fill(0, 2).await;
+    server.connect("c", json!({ "kind": "worker", "match": "t", "settings": settings })).await;
+    server.connect("d", json!({ "kind": "ledger", "match": "t" })).await;
+    server.call("POST /connectors/d/pause", Value::Null).await;
+    server.fill(0, 3).await;
+    server.jobs("c", 5).await;
+    let there = Elsewhere::start(&[503]).await;
+    let body = json!({
+        "kind": "hooks", "match": "t", "url": there.url,
+        "settings": { "backoff": { "delays_ms": [0] } },
+    });
+    server.connect("e", body).await;
+    server.fill(0, 1).await;
+    server.until("e", |told| told["sent"] == json!(1)).await;
+    server.until("c", |told| told["taken"] == json!(6)).await;
+    let text = server.get("/metrics").await.text;
+    for line in [
+        "stream_connectors{kind=\"worker\",state=\"running\"} 1",
+        "stream_connectors{kind=\"ledger\",state=\"paused\"} 1",
+        "stream_connectors{kind=\"ledger\",state=\"running\"} 0",
+        "stream_connector_lag_records{kind=\"ledger\"} 4",
+        "stream_connector_lag_records{kind=\"worker\"} 0",
+        "stream_connector_records_total{kind=\"worker\",outcome=\"taken\"} 6",
+        "stream_connector_requests_total{kind=\"hooks\",outcome=\"sent\"} 1",
+        "stream_connector_requests_total{kind=\"hooks\",outcome=\"failed\"} 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line} in {text}");
+    }
+}
