@@ -158,7 +158,8 @@ async fn put_connectors(out: &mut String, node: &Node) {
         // The other figures say why.
         Err(error) => tracing::warn!(%error, "connectors are not counted"),
     }
-    let counters: [(&str, &str, &[(&str, fn(&Counted) -> u64)]); 2] = [
+    type Outcomes = &'static [(&'static str, fn(&Counted) -> u64)];
+    let counters: [(&str, &str, Outcomes); 2] = [
         (
             "stream_connector_records_total",
             "Records that connectors took; of these, those that a plugin dropped or broke on.",

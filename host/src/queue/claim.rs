@@ -264,27 +264,35 @@ impl Queues {
                 last_error,
             });
         }
-        if transaction.state.is_empty() {
-            changes.abandon();
-        } else {
-            match store.commit(transaction).await {
-                Ok(_) => changes.done(),
-                Err(error) => {
-                    if !matches!(error, CommitError::Unknown { .. }) {
-                        changes.abandon();
-                    }
-                    return if matches!(error, CommitError::Conflict { .. }) {
-                        Ok(None)
-                    } else {
-                        Err(error.into())
-                    };
-                }
-            }
+        if !self.settle(transaction, changes).await? {
+            return Ok(None);
         }
         for found in spent {
             self.give_up(queue, found).await?;
         }
         Ok(Some(Took { claimed, back: back.to_vec() }))
+    }
+
+    /// Commits, and tells the queue of it; `false` if the commit met another.
+    async fn settle(&self, transaction: Transaction, changes: Changes) -> Result<bool, QueueError> {
+        if transaction.state.is_empty() {
+            changes.abandon();
+            return Ok(true);
+        }
+        match self.parts.store.commit(transaction).await {
+            Ok(_) => changes.done(),
+            // Nobody knows: the rows are read anew.
+            Err(error @ CommitError::Unknown { .. }) => return Err(error.into()),
+            Err(CommitError::Conflict { .. }) => {
+                changes.abandon();
+                return Ok(false);
+            }
+            Err(error) => {
+                changes.abandon();
+                return Err(error.into());
+            }
+        }
+        Ok(true)
     }
 
     /// A job that was tried often enough and whose last holder never answered.

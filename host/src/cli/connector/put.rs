@@ -240,6 +240,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_is_given_is_sent_and_the_rest_is_the_servers() {
         let plain = ["--kind", "worker", "--match", "a.*"];
         let with = |more: &[&'static str]| [&plain[..], more].concat();
