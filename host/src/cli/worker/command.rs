@@ -209,7 +209,13 @@ mod tests {
         assert!(running.end(started).await.unwrap().is_none());
         assert_eq!(text("asked"), "yes\n");
         // Whoever inherits it may not have waited for it yet: it is no more than a name then.
-        let status = std::fs::read_to_string(format!("/proc/{}/stat", text("pid").trim()));
-        assert!(status.is_err() || status.unwrap().contains(") Z "));
+        let stat = format!("/proc/{}/stat", text("pid").trim());
+        let is_over = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        let ended = async {
+            while !is_over() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
     }
 }
