@@ -176,6 +176,8 @@ async fn give_up(server: &Server, sink: &Sink) {
     let joined =
         client.call_with("POST", "/groups/g/members", json!({ "subscriptions": ["b"] })).await;
     let member = joined.body["member"].as_str().unwrap();
+    let records = format!("/groups/g/members/{member}/records");
+    client.call("GET", &records).await.ok();
     let nack =
         json!({ "topic": "b", "partition": 0, "generation": 1, "offset": 0, "reason": "no" });
     let nacked = client.call_with("POST", &format!("/groups/g/members/{member}/nack"), nack).await;

@@ -59,7 +59,7 @@ async fn endpoints(checked: &Checked, url: &str) {
         ("metadata", json!({ "a": 1 }), "invalid-metadata"),
         ("secret", json!("whsec_c2hvcnQ="), "invalid-secret"),
         ("settings", json!({ "speed": 1 }), "invalid-settings"),
-        ("settings", json!({ "concurrency": 65 }), "invalid-settings.concurrency"),
+        ("settings", json!({ "concurrency": 65 }), "invalid-settings-concurrency"),
         ("enabled", json!("yes"), "invalid-enabled"),
         ("speed", json!(1), "invalid-body"),
     ] {
