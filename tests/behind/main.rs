@@ -2,14 +2,15 @@
 //!
 //! `cargo build --release -p stream-tests --bins && target/release/behind target/release/stream-under-test`
 //!
-//! Each round publishes to the same topic twice, with the connectors paused and with them at work on
-//! more than they can take: server, publishers and receiver share the machine.
+//! Each round publishes to two servers, one with connectors at work on more than they can take, and one
+//! without; the other stands still meanwhile. Server, publishers and receiver share the machine.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, or ends")]
 #![expect(clippy::disallowed_methods, reason = "what is measured is real time")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value without a field is null")]
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use stream_tests::{Client, Server, Sink};
 
@@ -28,12 +29,17 @@ async fn main() {
     } else {
         kinds
     };
-    let data = tempfile::tempdir().expect("a folder for the data");
-    let server = Server::start_with(&exe, data.path(), &["--egress-allow", "127.0.0.1"]);
-    let client = server.client();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder for the data"));
+    let servers = folders
+        .each_ref()
+        .map(|data| Server::start_with(&exe, data.path(), &["--egress-allow", "127.0.0.1"]));
+    let clients = servers.each_ref().map(Server::client);
     let receiver = Sink::start().await;
-    let topic = json!({ "name": "busy", "partitions": 8 });
-    client.call_with("POST", "/topics", topic).await.ok();
+    for client in &clients {
+        let topic = json!({ "name": "busy", "partitions": 8 });
+        client.call_with("POST", "/topics", topic).await.ok();
+    }
+    let [_, client] = &clients;
     if kinds.iter().any(|kind| kind == "hooks") {
         let endpoint = json!({ "name": "there", "url": receiver.url });
         client.call_with("POST", "/webhooks/endpoints", endpoint).await.ok();
@@ -48,11 +54,9 @@ async fn main() {
         let mut rates = [0.0; 2];
         for step in 0..2 {
             let behind = (round + step) % 2;
-            for kind in &kinds {
-                let word = if behind == 1 { "resume" } else { "pause" };
-                client.call("POST", &format!("/connectors/{kind}/{word}")).await.ok();
-            }
-            rates[behind] = publish(&client).await;
+            signal(&servers[1 - behind], Signal::STOP);
+            signal(&servers[behind], Signal::CONT);
+            rates[behind] = publish(&clients[behind]).await;
         }
         let [plain, behind] = rates;
         println!(
@@ -62,6 +66,7 @@ async fn main() {
         alone.push(plain);
         shares.push(behind / plain);
     }
+    servers.iter().for_each(|server| signal(server, Signal::CONT));
     for kind in &kinds {
         let told = client.call("GET", &format!("/connectors/{kind}")).await.ok();
         let number = |name: &str| told[name].as_u64().unwrap_or_default();
@@ -74,7 +79,12 @@ async fn main() {
         kinds.join(", "),
         100.0 * share,
     );
-    assert!(server.stop().success());
+    println!("{} webhooks came", receiver.count());
+    servers.into_iter().for_each(|server| assert!(server.stop().success()));
+}
+
+fn signal(server: &Server, signal: Signal) {
+    kill_process(server.pid(), signal).expect("the server can be signalled");
 }
 
 fn error(told: &Value) -> &str {
