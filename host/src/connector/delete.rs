@@ -34,7 +34,7 @@ impl Connectors {
         name: &ConnectorName,
         deletion: Deletion,
     ) -> Result<Option<ConnectorView>, ConnectorError> {
-        let _editing = self.editing.lock().await;
+        let _editing = self.edit(project, name).await;
         match deletion {
             Deletion::Drop => {
                 let mut attempts = Attempts::default();

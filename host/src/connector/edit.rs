@@ -47,6 +47,14 @@ pub enum Replay {
     },
 }
 
+/// What a put has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Put {
+    Created,
+    Changed,
+    Same,
+}
+
 impl Connectors {
     /// Makes a connector, or changes it: then it goes on from where it is, and begins as `from` says
     /// only in topics that it did not match before. Without a secret, the one before is kept, for the
@@ -72,22 +80,26 @@ impl Connectors {
         if spec.url.is_none() && spec.kind == Kind::Ledger {
             target::ledger_of(name, spec)?;
         }
-        let _editing = self.editing.lock().await;
+        let _editing = self.edit(project, name).await;
         let mut attempts = Attempts::default();
-        let made = loop {
+        let put = loop {
             match self.put_once(project, name, spec).await {
-                Ok(made) => break made,
+                Ok(put) => break put,
                 Err(ConnectorError::Commit(error)) => attempts.again(error)?,
                 Err(error) => return Err(error),
             }
         };
-        if made == Made::Created {
+        if put == Put::Created {
             // What one of this name did before is none of its doing.
             self.forget(project, name);
         }
         // What it needs is there when this returns: a queue or a ledger of its own.
         Target::open(&self.parts, project, name, spec).await?;
-        self.restart(project, name).await;
+        // What is under way is not cut off for nothing.
+        if put != Put::Same {
+            self.restart(project, name).await;
+        }
+        let made = if put == Put::Created { Made::Created } else { Made::Existed };
         Ok((self.view(project, name).await?, made))
     }
 
@@ -96,30 +108,30 @@ impl Connectors {
         project: &ProjectName,
         name: &ConnectorName,
         spec: &Spec,
-    ) -> Result<Made, ConnectorError> {
+    ) -> Result<Put, ConnectorError> {
         let store = self.parts.store.as_ref();
         let now = self.parts.clock.now().0;
         let mut stored = Stored::new(spec, &self.parts.sealer, (project, name), now)?;
         let before = rows::find(store, project, name).await?;
-        let (expected, made) = match &before {
+        let (expected, put) = match &before {
             Some(Found { stored: before, expected }) => {
                 if matches!(before.state, StoredState::Draining { .. }) {
                     return Err(ConnectorError::Draining { name: name.clone() });
                 }
                 check_same(&before.spec()?, spec)?;
                 stored.follow(before, spec)?;
-                (*expected, Made::Existed)
+                (*expected, Put::Changed)
             }
             None => {
                 self.check_room(project).await?;
-                (Expected::Absent, Made::Created)
+                (Expected::Absent, Put::Created)
             }
         };
-        let known = match &before {
-            Some(Found { stored: before, .. }) => Some(before.spec()?),
-            None => None,
-        };
+        let known = before.as_ref().map(|before| before.stored.spec()).transpose()?;
         let mut places = self.first_places(project, name, (spec, known.as_ref())).await?;
+        if before.as_ref().is_some_and(|before| places.is_empty() && stored.is(&before.stored)) {
+            return Ok(Put::Same);
+        }
         // Those of an earlier connector of this name are none of this one's.
         let mut garbage = Vec::new();
         if before.is_none() {
@@ -132,16 +144,14 @@ impl Connectors {
             let rest = places.split_off(&next);
             let mut transaction = Transaction::new(project.clone());
             transaction.expect(rows::key(name), expected);
-            places
-                .iter()
-                .for_each(|(slot, at)| rows::put_place(&mut transaction, name, *slot, *at));
+            put_places(&mut transaction, name, &places);
             store.commit(transaction).await?;
             places = rest;
         }
         let mut transaction = Transaction::new(project.clone());
         transaction.expect(rows::key(name), expected);
         transaction.put(rows::key(name), state::encode(&stored));
-        places.iter().for_each(|(slot, at)| rows::put_place(&mut transaction, name, *slot, *at));
+        put_places(&mut transaction, name, &places);
         for slot in garbage {
             transaction.delete(rows::place(name, slot));
         }
@@ -159,7 +169,7 @@ impl Connectors {
         }
         store.commit(transaction).await?;
         self.parts.queues.configured(project, &queue);
-        Ok(made)
+        Ok(put)
     }
 
     async fn check_room(&self, project: &ProjectName) -> Result<(), ConnectorError> {
@@ -233,7 +243,10 @@ impl Connectors {
         is_paused: bool,
     ) -> Result<ConnectorView, ConnectorError> {
         let state = if is_paused { StoredState::Paused } else { StoredState::Running };
-        let _editing = self.editing.lock().await;
+        let _editing = self.edit(project, name).await;
+        if self.find(project, name).await?.stored.state == state {
+            return self.view(project, name).await;
+        }
         self.change(project, name, |stored| {
             if matches!(stored.state, StoredState::Draining { .. }) {
                 return Err(ConnectorError::Draining { name: name.clone() });
@@ -291,7 +304,7 @@ impl Connectors {
         replay: &Replay,
     ) -> Result<ConnectorView, ConnectorError> {
         let store = self.parts.store.as_ref();
-        let _editing = self.editing.lock().await;
+        let _editing = self.edit(project, name).await;
         let mut attempts = Attempts::default();
         loop {
             let Found { mut stored, expected } = self.find(project, name).await?;
@@ -406,6 +419,12 @@ impl Connectors {
         name: &ConnectorName,
     ) -> Result<State, ConnectorError> {
         Ok(self.find(project, name).await?.stored.state.state())
+    }
+}
+
+fn put_places(transaction: &mut Transaction, name: &ConnectorName, places: &BTreeMap<Slot, u64>) {
+    for (slot, at) in places {
+        rows::put_place(transaction, name, *slot, *at);
     }
 }
 

@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use stream_storage::{Clock, ProjectName, Store};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 
 use crate::catalog::Catalog;
@@ -127,8 +128,9 @@ pub struct Connectors {
     health: Mutex<HashMap<Place, Arc<Health>>>,
     totals: Arc<Totals>,
     last_look: LastLook,
-    /// Held while one is changed, so that nobody makes one while another of its name goes away.
-    editing: tokio::sync::Mutex<()>,
+    /// Each held while the connector of that name is changed, so that nobody makes one while another
+    /// goes away.
+    edits: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
     /// Those at work. Held while one is changed, so that each is at work once.
     working: tokio::sync::Mutex<HashMap<Place, JoinSet<()>>>,
 }
@@ -142,7 +144,7 @@ impl Connectors {
             health: Mutex::default(),
             totals: Arc::default(),
             last_look: LastLook::default(),
-            editing: tokio::sync::Mutex::default(),
+            edits: Mutex::default(),
             working: tokio::sync::Mutex::default(),
         }
     }
@@ -210,12 +212,23 @@ impl Connectors {
         working.insert(place, tasks);
     }
 
+    /// Waits until nobody else changes the connector of this name.
+    async fn edit(&self, project: &ProjectName, name: &ConnectorName) -> OwnedMutexGuard<()> {
+        let edit = {
+            let mut edits = lock(&self.edits);
+            edits.retain(|_, edit| Arc::strong_count(edit) > 1);
+            Arc::clone(edits.entry((project.clone(), name.clone())).or_default())
+        };
+        edit.lock_owned().await
+    }
+
     fn health(&self, project: &ProjectName, name: &ConnectorName) -> Arc<Health> {
         let place = (project.clone(), name.clone());
         let new = || Arc::new(Health::new(Arc::clone(&self.totals)));
         Arc::clone(lock(&self.health).entry(place).or_insert_with(new))
     }
 
+    /// Nothing is known any more of what one of this name did.
     fn forget(&self, project: &ProjectName, name: &ConnectorName) {
         lock(&self.health).remove(&(project.clone(), name.clone()));
     }

@@ -166,6 +166,12 @@ impl Stored {
         Ok(())
     }
 
+    /// Whether it is to do just what `other` is, since whenever.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let now = Self { updated_at: other.updated_at, ..self.clone() };
+        state::encode(&now) == state::encode(other)
+    }
+
     /// Whether requests go to the same host and port.
     fn has_service_of(&self, before: &Self) -> bool {
         let origin = |url: &Option<String>| {

@@ -79,8 +79,7 @@ impl Connectors {
     /// The store could not be read.
     pub async fn standing(&self) -> Result<Standing, ConnectorError> {
         let mut last = self.last_look.0.lock().await;
-        if let Some((at, standing)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            let _ = at;
+        if let Some((_, standing)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Ok(standing.clone());
         }
         let mut standing = Standing::default();
@@ -114,7 +113,7 @@ impl Connectors {
             for partition in topic.partitions() {
                 let place = places.get(&Slot::new(topic.id, partition)).copied();
                 let bounds = store.bounds(topic.id, partition).await?;
-                lag += bounds.end.saturating_sub(place.unwrap_or_default().max(bounds.start));
+                lag += bounds.end.saturating_sub(place.unwrap_or_default());
             }
         }
         Ok(lag)

@@ -2,7 +2,7 @@
 
 use stream_storage::{Partition, ProjectName, StateEntry, StoreError, Timestamp};
 
-use super::health::Vitals;
+use super::health::{LostRecords, Vitals};
 use super::rows::{self, Found};
 use super::spec::{Kind, Spec};
 use super::{ConnectorError, Connectors, State};
@@ -71,20 +71,23 @@ impl Connectors {
         let store = self.parts.store.as_ref();
         let spec = stored.spec()?;
         // Before the rest: what is counted here, that shows.
-        let vitals = self.health(project, name).look();
+        let mut vitals = self.health(project, name).look();
         let known = rows::all_places(store, project, name).await?;
         let matching = self.matching(project, &spec).await?;
         let mut places = Vec::new();
+        // Also of one that rests, and before it has looked again.
+        vitals.lost.clear();
         for topic in &matching {
             for partition in topic.partitions() {
                 let bounds = store.bounds(topic.id, partition).await?;
                 let next = known.get(&Slot::new(topic.id, partition)).copied();
-                places.push(PlaceView {
-                    topic: topic.name.clone(),
-                    partition,
-                    next_offset: next.unwrap_or_default(),
-                    log_end: bounds.end,
-                });
+                let next_offset = next.unwrap_or_default();
+                let (topic, log_end) = (topic.name.clone(), bounds.end);
+                if next_offset < bounds.start {
+                    let (topic, earliest) = (topic.clone(), bounds.start);
+                    vitals.lost.push(LostRecords { topic, partition, next_offset, earliest });
+                }
+                places.push(PlaceView { topic, partition, next_offset, log_end });
             }
         }
         Ok(ConnectorView {

@@ -18,6 +18,9 @@ pub const COUNT_MAX: usize = 100_000;
 /// What an answer has around a job and its payload, about.
 pub(super) const ENVELOPE_BYTES: usize = 512;
 
+/// Rows read at once when they are counted.
+const COUNT_STEP: usize = 1_000;
+
 /// How a queue stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueView {
@@ -335,19 +338,21 @@ fn standing(listed: Listed, word: &str, row: &StateEntry) -> Result<Option<Stand
     })
 }
 
+/// Counts rows, without keeping them.
 async fn count(
     store: &dyn Store,
     project: &ProjectName,
     prefix: &str,
 ) -> Result<usize, StoreError> {
     let (mut after, mut count): (Option<Vec<u8>>, usize) = (None, 0);
-    while count < COUNT_MAX {
-        let rows = store.scan(project, prefix.as_bytes(), after.as_deref(), 1_000).await?;
+    loop {
+        let rows = store.scan(project, prefix.as_bytes(), after.as_deref(), COUNT_STEP).await?;
         count += rows.len();
         match rows.last() {
-            Some(last) if rows.len() == 1_000 => after = Some(last.key.to_vec()),
-            _ => break,
+            Some(last) if rows.len() == COUNT_STEP && count < COUNT_MAX => {
+                after = Some(last.key.to_vec());
+            }
+            _ => return Ok(count.min(COUNT_MAX)),
         }
     }
-    Ok(count)
 }

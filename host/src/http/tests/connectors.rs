@@ -466,3 +466,31 @@ async fn what_connectors_do_is_counted_by_kind() {
         assert!(text.contains(&format!("{line}\n")), "{line} in {text}");
     }
 }
+
+#[tokio::test]
+async fn what_changes_nothing_cuts_nothing_off() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let body = json!({ "kind": "worker", "match": "t" });
+    let made = server.connect("c", body.clone()).await;
+    server.clock.advance(Duration::from_secs(5));
+    let again = server.connect("c", body).await;
+    assert_eq!(again["updated_at"], made["updated_at"]);
+    let resumed = server.call("POST /connectors/c/resume", Value::Null).await.json();
+    assert_eq!(resumed["updated_at"], made["updated_at"]);
+    let changed = server.connect("c", json!({ "kind": "worker", "match": "**" })).await;
+    assert_ne!(changed["updated_at"], made["updated_at"]);
+}
+
+#[tokio::test]
+async fn what_one_that_rests_has_lost_is_told() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.connect("c", json!({ "kind": "worker", "match": "t" })).await;
+    server.call("POST /connectors/c/pause", Value::Null).await;
+    server.fill(0, 3).await;
+    let trim = "DELETE /topics/t/partitions/0/records?before=2";
+    server.call(trim, Value::Null).await;
+    let told = server.get("/connectors/c").await.json();
+    assert_eq!((&told["lost"][0]["records"], &told["lag"]), (&json!(2), &json!(3)), "{told}");
+}
