@@ -146,6 +146,8 @@ impl Runner {
                     Err(error) => return Err(error),
                 },
                 Looked::Nothing if matches!(ready.state, StoredState::Draining { .. }) => {
+                    // What it waits for may take long: others have their turns meanwhile.
+                    drop(turn);
                     return self.drained(&ready).await;
                 }
                 Looked::Nothing => {
@@ -216,9 +218,6 @@ impl Runner {
                 if *place < bounds.end {
                     starts.insert(*slot, *place);
                 }
-            } else if *place == 0 && bounds.start == bounds.end {
-                // Nothing was ever read there and nothing is left: that is no loss to tell of twice.
-                *place = bounds.start;
             } else if let Some(topic) = topics.get(&slot.topic) {
                 lost.push(LostRecords {
                     topic: TopicName::clone(topic),
