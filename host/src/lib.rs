@@ -38,6 +38,7 @@ mod heavy;
 pub mod hooks;
 pub mod http;
 pub mod index;
+mod json_text;
 pub mod ledger;
 pub mod limit;
 pub mod live;

@@ -7,8 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::record_json::put_text;
 use crate::decode;
+use crate::json_text::put_text;
 use crate::name::QueueName;
 use crate::queue::{Claimed, Fate, Job, JobState, JobView, Source};
 use crate::timestamp;

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use stream_storage::{Partition, Record, Segment, StoreError};
 
+use crate::json_text::{put_headers, put_text};
 use crate::timestamp;
 
 /// How records follow each other.
@@ -132,24 +133,6 @@ fn decoded<T, E: std::fmt::Display>(
     record.map_err(|error| StoreError::Corrupt {
         reason: format!("partition {partition} near {}: {error}", segment.base_offset()),
     })
-}
-
-/// Writes a JSON string.
-pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
-    // Writing a string to a vector cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-fn put_headers(out: &mut Vec<u8>, headers: &[(&str, &str)]) {
-    for (place, (name, value)) in headers.iter().enumerate() {
-        out.extend_from_slice(if place == 0 { b",\"headers\":{" } else { b"," });
-        put_text(out, name);
-        out.push(b':');
-        put_text(out, value);
-    }
-    if !headers.is_empty() {
-        out.push(b'}');
-    }
 }
 
 fn put_value(out: &mut Vec<u8>, record: &Record<'_>, layout: Layout) {

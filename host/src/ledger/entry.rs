@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use stream_storage::{Partition, Record, Timestamp};
 
 use super::Source;
+use crate::json_text::{put_headers, put_text};
 use crate::name::TopicName;
 use crate::timestamp;
 
@@ -59,15 +60,7 @@ pub fn of(
             put_text(&mut out, text);
         }
     }
-    for (place, (name, value)) in record.headers.iter().enumerate() {
-        out.extend_from_slice(if place == 0 { b",\"headers\":{" } else { b"," });
-        put_text(&mut out, name);
-        out.push(b':');
-        put_text(&mut out, value);
-    }
-    if !record.headers.is_empty() {
-        out.push(b'}');
-    }
+    put_headers(&mut out, &record.headers);
     if record.value_is_json {
         out.extend_from_slice(b",\"value\":");
         out.extend_from_slice(record.value);
@@ -76,10 +69,6 @@ pub fn of(
     }
     out.push(b'}');
     out.into()
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    let _ = serde_json::to_writer(out, text);
 }
 
 /// What goes into the tree, and beside it.
