@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -140,6 +139,10 @@ struct WorkerJob<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     payload: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
     headers: BTreeMap<&'a str, String>,
 }
 
@@ -155,7 +158,14 @@ impl<'a> WorkerJob<'a> {
                 headers.insert(name, value.to_string());
             }
         }
-        Self { key: taken.event.key.as_deref(), payload: raw(&taken.event), headers }
+        let event = &taken.event;
+        Self {
+            key: event.key.as_deref(),
+            payload: raw(event),
+            encoding: (!event.value_is_json).then_some("base64"),
+            content_type: event.content_type.as_deref(),
+            headers,
+        }
     }
 }
 
@@ -190,11 +200,6 @@ fn raw(event: &Event<'_>) -> Box<RawValue> {
         let quoted = format!("\"{}\"", BASE64_STANDARD.encode(&event.value));
         RawValue::from_string(quoted).unwrap_or_else(|_| RawValue::NULL.to_owned())
     })
-}
-
-/// An event's value as JSON: what is not JSON is a base64 text.
-pub(super) fn json_value(event: &Event<'_>) -> Bytes {
-    Bytes::copy_from_slice(raw(event).get().as_bytes())
 }
 
 /// Sends the requests of one connector.
@@ -264,7 +269,7 @@ impl Sender {
         // One that probes goes alone.
         let max = if self.breaker.is_open() { 1 } else { free };
         let holder = Some(HOLDER.to_owned());
-        let claim = Claim { max, lease: None, wait: CLAIM_WAIT, holder };
+        let claim = Claim { max, lease: None, wait: CLAIM_WAIT, holder, even_spent: true };
         let claimed = self.parts.queues.claim(&self.project, &self.queue, &claim).await;
         claimed.map_err(|error| {
             self.health.failed(self.parts.clock.now(), &error.to_string());

@@ -144,7 +144,9 @@ impl Runner {
     }
 
     async fn claim(&self, max: usize) -> Result<Vec<Claimed>, HooksError> {
-        let claim = Claim { max, lease: None, wait: CLAIM_WAIT, holder: Some(HOLDER.to_owned()) };
+        let holder = Some(HOLDER.to_owned());
+        // Of those, too, the end belongs into the endpoint's log.
+        let claim = Claim { max, lease: None, wait: CLAIM_WAIT, holder, even_spent: true };
         let queue = self.endpoint.endpoint.queue()?;
         tokio::select! {
             biased;

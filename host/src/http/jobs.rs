@@ -203,7 +203,8 @@ fn claim_of(mut fields: Fields) -> Result<(Claim, usize), ApiError> {
     }
     let lease = lease(&mut fields)?;
     fields.finish()?;
-    Ok((Claim { max, lease, wait: Duration::from_millis(wait), holder }, bytes_max))
+    let wait = Duration::from_millis(wait);
+    Ok((Claim { max, lease, wait, holder, even_spent: false }, bytes_max))
 }
 
 /// `lease_ms`.

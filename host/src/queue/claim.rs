@@ -52,6 +52,9 @@ pub struct Claim {
     pub wait: Duration,
     /// Who takes them, for people to read.
     pub holder: Option<String>,
+    /// Also jobs whose last try ended without an answer, once more: for who writes down himself how
+    /// each ends. Others never see them: they are dead.
+    pub even_spent: bool,
 }
 
 /// Jobs being taken, step by step. Cancel safe, as [`Queues::claim`] is.
@@ -226,7 +229,7 @@ impl Queues {
         for (place, candidate) in due.candidates.iter().enumerate() {
             let row = reading.row(place);
             let Some(found) = find(queue, *candidate, row, due.now)? else { continue };
-            if found.ticket.attempts >= settings.attempts_max {
+            if found.ticket.attempts >= settings.attempts_max && !claim.even_spent {
                 spent.push(found);
                 continue;
             }
@@ -236,7 +239,7 @@ impl Queues {
             transaction.expect(key.clone(), Expected::Version(row.version));
             let Some(job) = job else {
                 // What a deletion has left: nobody can do it any more.
-                transaction.delete(key);
+                transaction.expect(candidate.job_key(queue), Expected::Absent).delete(key);
                 continue;
             };
             bytes = bytes.saturating_add(job.value.len()).saturating_add(ENVELOPE_BYTES);

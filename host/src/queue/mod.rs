@@ -244,6 +244,7 @@ impl Queues {
     }
 
     /// Ends the leases of one holder: it is gone, as a server's own executors are after a restart.
+    /// What it held counts as not tried: else a job would be dead of a few restarts.
     ///
     /// # Errors
     ///
@@ -266,14 +267,15 @@ impl Queues {
                 if transaction.state.len() == ENQUEUE_MAX {
                     break;
                 }
-                let lease: StoredLease = state::decode(&row.key, &row.versioned)?;
+                let mut lease: StoredLease = state::decode(&row.key, &row.versioned)?;
                 if lease.holder.as_deref() == Some(holder) && lease.until > 0 {
-                    let ended = StoredLease { until: 0, ..lease };
+                    lease.until = 0;
+                    lease.ticket.attempts = lease.ticket.attempts.saturating_sub(1);
                     let expected = Expected::Version(row.versioned.version);
                     let id = JobId::parse(&state::name_in(&row.key, &prefix));
                     changes.effects.extend(id.ok().map(|id| Effect::Held((Timestamp(0), id))));
                     let key = row.key;
-                    transaction.expect(key.clone(), expected).put(key, state::encode(&ended));
+                    transaction.expect(key.clone(), expected).put(key, state::encode(&lease));
                 }
             }
             if transaction.state.is_empty() {

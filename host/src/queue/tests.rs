@@ -65,7 +65,8 @@ impl Bed {
     }
 
     async fn claim(&self, max: usize) -> Vec<Claimed> {
-        let claim = Claim { max, lease: None, wait: Duration::ZERO, holder: None };
+        let claim =
+            Claim { max, lease: None, wait: Duration::ZERO, holder: None, even_spent: false };
         self.queues.claim(&self.project, &self.name, &claim).await.unwrap()
     }
 
@@ -297,7 +298,7 @@ async fn who_waits_gets_a_job_when_there_is_one() {
     let (queues, project, name) = (bed.queues.clone(), bed.project.clone(), bed.name.clone());
     let waiting = tokio::spawn(async move {
         let wait = Duration::from_secs(60);
-        let claim = Claim { max: 1, lease: None, wait, holder: None };
+        let claim = Claim { max: 1, lease: None, wait, holder: None, even_spent: false };
         queues.claim(&project, &name, &claim).await.unwrap()
     });
     tokio::task::yield_now().await;
@@ -314,11 +315,28 @@ async fn leases_of_a_holder_that_is_gone_end() {
         lease: None,
         wait: Duration::ZERO,
         holder: Some(holder.to_owned()),
+        even_spent: false,
     };
     bed.queues.claim(&bed.project, &bed.name, &claim("gone")).await.unwrap();
     bed.queues.claim(&bed.project, &bed.name, &claim("here")).await.unwrap();
     bed.queues.release(&bed.project, &bed.name, "gone").await.unwrap();
-    assert_eq!(payloads(&bed.claim(9).await), ["a"]);
+    let again = bed.claim(9).await;
+    assert_eq!((payloads(&again), again[0].attempt), (vec!["a"], 1), "no try was used up");
+}
+
+#[tokio::test]
+async fn who_writes_down_the_end_gets_a_spent_job_once_more() {
+    let bed = Bed::new(QueueSettings { attempts_max: 1, ..QueueSettings::default() }).await;
+    bed.enqueue(&[job("", "a")]).await;
+    assert_eq!(payloads(&bed.claim(1).await), ["a"]);
+    bed.pass(30_000);
+    let wait = Duration::ZERO;
+    let claim = Claim { max: 1, lease: None, wait, holder: None, even_spent: true };
+    let again = bed.queues.claim(&bed.project, &bed.name, &claim).await.unwrap();
+    assert_eq!((payloads(&again), again[0].attempt), (vec!["a"], 2));
+    bed.pass(30_000);
+    assert!(bed.claim(1).await.is_empty(), "to others it is dead");
+    assert_eq!(bed.queues.metrics().dead, 1);
 }
 
 #[tokio::test]

@@ -26,19 +26,19 @@ fn queue(name: &str) -> QueueName {
 }
 
 impl Server {
-    async fn connect(&self, name: &str, body: Value) -> Value {
+    pub(super) async fn connect(&self, name: &str, body: Value) -> Value {
         let answer = self.call(&format!("PUT /connectors/{name}"), body).await;
         assert!(answer.status.is_success(), "{}", answer.text);
         answer.json()
     }
 
     /// Jobs of a queue, once there are as many.
-    async fn jobs(&self, name: &str, count: usize) -> Vec<Claimed> {
+    pub(super) async fn jobs(&self, name: &str, count: usize) -> Vec<Claimed> {
         let deadline = Instant::now() + PATIENCE;
         let mut jobs = Vec::new();
         while jobs.len() < count {
             let wait = deadline.saturating_duration_since(Instant::now());
-            let claim = Claim { max: count, lease: None, wait, holder: None };
+            let claim = Claim { max: count, lease: None, wait, holder: None, even_spent: false };
             let claimed =
                 self.app.node.queues.claim(&project(), &queue(name), &claim).await.unwrap();
             assert!(!claimed.is_empty(), "only {} of {count} jobs came", jobs.len());
@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// A connector, once `is_so`.
-    async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let told = self.get(&format!("/connectors/{name}")).await.json();
@@ -68,7 +68,7 @@ impl Server {
     }
 }
 
-fn payloads(jobs: &[Claimed]) -> Vec<String> {
+pub(super) fn payloads(jobs: &[Claimed]) -> Vec<String> {
     let mut payloads: Vec<String> = jobs
         .iter()
         .map(|claimed| String::from_utf8(claimed.job.payload.to_vec()).unwrap())
@@ -238,8 +238,8 @@ async fn words_that_are_wrong_are_named() {
 }
 
 /// A service elsewhere that answers as it is told, 200 in the end.
-struct Elsewhere {
-    url: String,
+pub(super) struct Elsewhere {
+    pub(super) url: String,
     seen: Arc<Seen>,
 }
 
@@ -250,7 +250,7 @@ struct Seen {
 }
 
 impl Elsewhere {
-    async fn start(answers: &[u16]) -> Self {
+    pub(super) async fn start(answers: &[u16]) -> Self {
         let seen = Arc::new(Seen::default());
         seen.answers.lock().unwrap().extend(answers);
         let router = Router::new().fallback(answer).with_state(Arc::clone(&seen));
@@ -260,7 +260,7 @@ impl Elsewhere {
         Self { url, seen }
     }
 
-    async fn requests(&self, count: usize) -> Vec<(String, HeaderMap, Value)> {
+    pub(super) async fn requests(&self, count: usize) -> Vec<(String, HeaderMap, Value)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let requests = self.seen.requests.lock().unwrap().clone();

@@ -122,7 +122,8 @@ async fn another_hosts_change_of_the_settings_is_noticed_when_a_job_is_enqueued(
 async fn what_an_answer_has_no_room_for_is_left_to_the_next() {
     let bed = Bed::new(QueueSettings { attempts_max: 1, ..QueueSettings::default() }).await;
     bed.enqueue(&[job("", "a"), job("", "b"), job("", "c")]).await;
-    let claim = Claim { max: 9, lease: None, wait: Duration::ZERO, holder: None };
+    let claim =
+        Claim { max: 9, lease: None, wait: Duration::ZERO, holder: None, even_spent: false };
     let mut claiming = bed.queues.claiming(&bed.project, &bed.name, &claim);
     for expected in ["a", "b", "c"] {
         let claimed = claiming.take(1).await.unwrap();
@@ -177,7 +178,7 @@ async fn who_waits_hears_of_room_that_a_claim_did_not_use() {
     bed.pass(30_000);
     bed.enqueue(&[job("", "a"), job("", "b")]).await;
     let wait = Duration::from_secs(60);
-    let waits = Claim { max: 1, lease: None, wait, holder: None };
+    let waits = Claim { max: 1, lease: None, wait, holder: None, even_spent: false };
     let started = tokio::time::Instant::now();
     // The first looks at two, of which one is dead; meanwhile the second finds that all are held.
     let (first, second) =
