@@ -11,6 +11,9 @@ use rand::{RngExt, SeedableRng};
 
 const PARTITIONS: u64 = 2;
 
+/// The kinds that go to a service elsewhere, too.
+const ELSEWHERE: [&str; 3] = ["hooks", "ledger", "worker"];
+
 /// Publishes batches under sequences, so that each is stored once whatever becomes of the server.
 struct Publisher {
     sequence: u64,
@@ -87,9 +90,12 @@ async fn set_up(client: &Client, receiver: &Sink, elsewhere: &Sink) {
     connect(client, "hooks", "hooks", "c", json!({})).await;
     connect(client, "worker", "worker", "c", json!({ "queue": "jobs" })).await;
     connect(client, "ledger", "ledger", "c", json!({})).await;
-    let settings = json!({ "backoff": { "delays_ms": [10] } });
-    let body = json!({ "kind": "hooks", "match": "c", "url": elsewhere.url, "settings": settings });
-    client.call_with("PUT", "/connectors/elsewhere", body).await.ok();
+    for kind in ELSEWHERE {
+        let settings = json!({ "backoff": { "delays_ms": [10] } });
+        let url = &elsewhere.url;
+        let body = json!({ "kind": kind, "match": "c", "url": url, "settings": settings });
+        client.call_with("PUT", &format!("/connectors/{kind}-elsewhere"), body).await.ok();
+    }
 }
 
 async fn check(
@@ -112,7 +118,8 @@ async fn check(
     let count = events.len() as u64;
     println!("{count} events");
     assert!(count >= publisher.published, "acknowledged events are stored");
-    caught_up(client, &["hooks", "worker", "ledger", "elsewhere"]).await;
+    caught_up(client, &["hooks", "worker", "ledger"]).await;
+    caught_up(client, &ELSEWHERE.map(elsewhere_of).each_ref().map(String::as_str)).await;
 
     let done = |told: &Value| told["total_events"].as_u64() >= Some(count);
     until(client, "/topics/handled/stats", done).await;
@@ -133,11 +140,10 @@ async fn check(
         let queue = &told["queue"];
         queue["waiting"] == json!(0) && queue["in_flight"] == json!(0) && queue["dead"] == json!(0)
     };
-    until(client, "/connectors/elsewhere", sent).await;
-    let hits = elsewhere.hits();
-    let keys: BTreeSet<&str> =
-        hits.iter().map(|hit| hit.headers["idempotency-key"].as_str()).collect();
-    assert_eq!(keys.len() as u64, count, "the service elsewhere saw each");
+    for kind in ELSEWHERE {
+        until(client, &format!("/connectors/{}", elsewhere_of(kind)), sent).await;
+    }
+    check_elsewhere(&elsewhere.hits(), &events);
 
     let integrated = |told: &Value| told["integrated"].as_u64() == Some(count);
     until(client, "/ledgers/ledger", integrated).await;
@@ -145,6 +151,32 @@ async fn check(
     let entries: Vec<_> = entries(client, "ledger", count).await;
     let distinct: BTreeSet<_> = entries.iter().cloned().collect();
     assert_eq!((entries.len() as u64, &distinct), (count, &events));
+}
+
+fn elsewhere_of(kind: &str) -> String {
+    format!("{kind}-elsewhere")
+}
+
+/// A service elsewhere saw each event at least once, of each kind.
+fn check_elsewhere(hits: &[Hit], events: &BTreeSet<(String, u64, u64)>) {
+    let mut hooks = BTreeSet::new();
+    let [mut ledger, mut worker] = [(); 2].map(|()| BTreeSet::new());
+    for hit in hits {
+        let body: Value = serde_json::from_slice(&hit.body).unwrap();
+        if hit.path.ends_with("/webhooks") {
+            hooks.insert(hit.headers["idempotency-key"].clone());
+        }
+        for entry in body["entries"].as_array().into_iter().flatten() {
+            let number = |name: &str| entry[name].as_u64().unwrap();
+            ledger.insert(("c".to_owned(), number("partition"), number("offset")));
+        }
+        for job in body["jobs"].as_array().into_iter().flatten() {
+            let number = |name: &str| job["headers"][name].as_str().unwrap().parse().unwrap();
+            worker.insert(("c".to_owned(), number("stream-partition"), number("stream-offset")));
+        }
+    }
+    assert_eq!(hooks.len(), events.len());
+    assert!(ledger == *events && worker == *events, "{} {}", ledger.len(), worker.len());
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's setting is no configuration")]

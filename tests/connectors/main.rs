@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stream_tests::{Client, KEY, Server, Sink};
+use stream_tests::{Client, Hit, KEY, Server, Sink};
 use tokio::time::Instant;
 
 const EXE: &str = env!("CARGO_BIN_EXE_stream-under-test");

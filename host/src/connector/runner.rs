@@ -36,6 +36,9 @@ const BYTES_MAX: usize = 2 << 20;
 /// How long to wait for records before looking around.
 const WAIT: Duration = Duration::from_secs(30);
 
+/// Conflicts in a row after which a connector steps back.
+const CONFLICTS_MAX: u32 = 3;
+
 /// The first pause after something failed; doubled each time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,12 +88,22 @@ enum Looked {
 impl Runner {
     /// Works until it is told to stop, the drain begins, or the connector is gone.
     async fn run(self) {
+        let mut conflicts = 0_u32;
         loop {
+            let taken = self.health.look().taken;
             let ended = self.work().await;
             let error = match ended {
                 Ok(()) => return,
-                // It was changed: what is stored says what to do.
-                Err(ConnectorError::Commit(CommitError::Conflict { .. })) => continue,
+                // It was changed: what is stored says what to do. Or another one adds to the same
+                // target, and who meets it often steps back.
+                Err(ConnectorError::Commit(CommitError::Conflict { .. })) => {
+                    let is_first = self.health.look().taken > taken;
+                    conflicts = if is_first { 1 } else { conflicts.saturating_add(1) };
+                    if conflicts > CONFLICTS_MAX && !self.pause(conflicts - CONFLICTS_MAX).await {
+                        return;
+                    }
+                    continue;
+                }
                 Err(error) => error,
             };
             let now = self.parts.clock.now();

@@ -164,7 +164,7 @@ fn hook_event(taken: &Taken<'_>) -> HookEvent {
         event_type: taken.topic.as_str().to_owned(),
         id: format!("evt_{}", stable_id(taken)),
         key: taken.event.key.as_deref().map(ToOwned::to_owned),
-        payload: remote::json_value(&taken.event),
+        payload: Bytes::copy_from_slice(&taken.event.value),
         timestamp: taken.timestamp,
     }
 }

@@ -6,8 +6,11 @@ use crate::cli::output::{cell, items, table};
 use crate::cli::plugin::settings::config_cell;
 use crate::cli::plugin::{cut, versioned};
 
-/// A service elsewhere may say much of why it refuses; `show` has all of it.
-const ERROR_CHARS_MAX: usize = 60;
+/// A service elsewhere may say much of why it refuses; `--json` has all of it.
+const ERROR_CHARS_MAX: usize = 200;
+
+/// The same where each connector has a line.
+const ERROR_CHARS_MAX_IN_LIST: usize = 60;
 
 /// One connector.
 pub(super) fn human(connector: &Value) -> String {
@@ -52,11 +55,11 @@ fn work(connector: &Value) -> Vec<(&'static str, String)> {
     lines.push(("success", cell(connector, "last_success_at")));
     let error = match cell(connector, "last_error_at") {
         none if none == "-" => none,
-        at => format!("{at} {}", cell(connector, "last_error")),
+        at => format!("{at} {}", cut(&cell(connector, "last_error"), ERROR_CHARS_MAX)),
     };
     lines.push(("error", error));
-    if let Some(reason) = connector.get("paused_reason").and_then(Value::as_str) {
-        lines.push(("held", format!("requests wait: {reason}")));
+    if connector.get("paused_reason").is_some_and(Value::is_string) {
+        lines.push(("held", "most requests fail: one now and then looks whether they pass".into()));
     }
     lines
 }
@@ -89,7 +92,7 @@ pub(super) fn human_list(list: &Value) -> String {
             ["name", "kind", "match", "lag"].map(|field| cell(connector, field));
         let queue = connector.get("queue").unwrap_or(&Value::Null);
         let [waiting, dead] = ["waiting", "dead"].map(|field| cell(queue, field));
-        let error = cut(&cell(connector, "last_error"), ERROR_CHARS_MAX);
+        let error = cut(&cell(connector, "last_error"), ERROR_CHARS_MAX_IN_LIST);
         [name, kind, topics, target(connector), standing(connector), lag, waiting, dead, error]
     };
     let rows: Vec<_> = items(list, "connectors").iter().map(row).collect();
@@ -129,8 +132,10 @@ pub(super) fn human_draining(connector: &Value) -> String {
     let queue = connector.get("queue").filter(|_| !is_embedded(connector));
     let number = |field| queue.and_then(|queue| queue.get(field)?.as_u64()).unwrap_or(0);
     let left = number("waiting") + number("in_flight");
-    let lag = cell(connector, "lag");
-    format!("`{name}` is deleted once {lag} events are taken and {left} requests are sent\n")
+    format!(
+        "`{name}` is deleted once it has taken what was published before and {left} requests are \
+         sent\n"
+    )
 }
 
 /// Whether it works, in a word or two.

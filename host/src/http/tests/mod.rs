@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod connector_targets;
 mod connectors;
 mod consume;
 mod describe;
