@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::output::{CliError, say};
 
+const DEFAULT_URL: &str = "http://127.0.0.1:4404";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// No answer is silent for longer: reads wait at most 20 s for records, commits for seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,18 +25,12 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const MESSAGE_CHARS_MAX: usize = 200;
 
 /// Where the server is, and as whom to speak to it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Client options")]
 pub(super) struct ClientOptions {
-    /// The server's address
-    #[arg(
-        long,
-        global = true,
-        env = "STREAM_URL",
-        default_value = "http://127.0.0.1:4404",
-        value_parser = parse_url
-    )]
-    pub(super) url: Url,
+    /// The server's address [default: http://127.0.0.1:4404]
+    #[arg(long, global = true, env = "STREAM_URL", value_parser = parse_url)]
+    pub(super) url: Option<Url>,
 
     /// The API key
     #[arg(long, global = true, env = "STREAM_API_KEY", hide_env_values = true)]
@@ -58,6 +53,14 @@ pub(super) struct ClientOptions {
     /// Trust the certificates in this PEM file, and no others
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) ca_cert: Option<PathBuf>,
+}
+
+impl ClientOptions {
+    /// The server's address, or the one that `stream serve` has unless it is told otherwise.
+    pub(super) fn url(&self) -> Url {
+        #[expect(clippy::expect_used, reason = "it is a constant")]
+        self.url.clone().unwrap_or_else(|| Url::parse(DEFAULT_URL).expect("an address"))
+    }
 }
 
 fn parse_url(text: &str) -> Result<Url, String> {
@@ -156,7 +159,8 @@ pub(super) struct Client {
 impl Client {
     /// A client that tries each call once.
     pub(super) fn new(options: ClientOptions) -> Result<Self, CliError> {
-        let ClientOptions { url, key, project, ca_cert, .. } = options;
+        let url = options.url();
+        let ClientOptions { key, project, ca_cert, .. } = options;
         Ok(Self {
             http: http(&url, ca_cert.as_deref(), READ_TIMEOUT)?,
             url,
@@ -183,7 +187,7 @@ impl Client {
     pub(super) fn at(&self, url: Url) -> Result<Self, CliError> {
         let key = self.key.clone().filter(|_| url.origin() == self.url.origin());
         let (ca_cert, project) = (self.ca_cert.clone(), self.project.clone());
-        Self::new(ClientOptions { url, key, project, json: false, ca_cert })
+        Self::new(ClientOptions { url: Some(url), key, project, json: false, ca_cert })
     }
 
     /// A request in the project, at a path of these parts.

@@ -11,9 +11,11 @@
 //! | `ledger` | ledgers; also offline, from their files |
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `worker` | a folder of commands: queues, jobs, and running commands for these |
+//! | `bench` | measurements of a server, or of one that is started for it |
 //! | `client` | the HTTP client: address, key, retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 
+mod bench;
 mod client;
 mod connector;
 mod dead_letter;
@@ -81,6 +83,7 @@ enum Command {
     Ledger(ledger::LedgerArgs),
     Key(key::KeyArgs),
     Project(project::ProjectArgs),
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Runs the command, and says on standard error why it failed.
@@ -105,9 +108,12 @@ impl Cli {
             command => command,
         };
         let output = Output::new(self.client.json);
+        if let Command::Bench(args) = command {
+            return args.run(self.client, output).await;
+        }
         let client = Client::new(self.client)?;
         match command {
-            Command::Serve(_) | Command::CompilePlugin { .. } => Ok(()),
+            Command::Serve(_) | Command::CompilePlugin { .. } | Command::Bench(_) => Ok(()),
             Command::Topic(args) => args.run(&client, output).await,
             Command::Schema(args) => args.run(&client, output).await,
             Command::Publish(args) => args.run(client, output).await,
