@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -10,8 +11,10 @@ use tokio::time::Instant;
 
 use super::Told;
 use super::figures::{Measured, Times};
+use super::load::{self, End, Plan, Shot, Turn};
 use super::payload::{self, Body, Shape};
 use super::progress::{self, Progress};
+use super::publish::pick;
 use super::site::{Place, Site};
 use super::wire::{Endpoint, NDJSON, refused};
 use crate::cli::output::CliError;
@@ -54,6 +57,19 @@ pub(super) struct ConsumeBench {
 }
 
 impl ConsumeBench {
+    /// So many events, otherwise as it is unless told.
+    pub(super) fn of(events: u64) -> Self {
+        Self {
+            events,
+            partitions: 8,
+            size: 256,
+            groups: 1,
+            connections: 2,
+            page: 1 << 20,
+            format: "ndjson".to_owned(),
+        }
+    }
+
     pub(super) async fn run(self, place: &Place) -> Result<Told, CliError> {
         if self.groups == 0 || self.connections == 0 || self.events == 0 {
             let problem = "`--events`, `--groups` and `--connections` are at least 1";
@@ -132,50 +148,25 @@ pub(super) async fn fill(
     events: u64,
     shape: &Shape,
 ) -> Result<(), CliError> {
-    const CONNECTIONS: usize = 8;
     let bodies: Arc<[Body]> = payload::made(shape).into();
     let rest = payload::made(&Shape { batch: 1, ..shape.clone() });
     let path = format!("/topics/{topic}/events");
-    let sent = Arc::new(AtomicU64::new(0));
-    let whole = events / shape.batch as u64;
-    let started = Instant::now();
-    let mut tasks: JoinSet<Result<(), CliError>> = JoinSet::new();
-    let next = Arc::new(AtomicU64::new(0));
-    for _ in 0..CONNECTIONS {
-        let (endpoint, path, bodies) = (site.endpoint.clone(), path.clone(), Arc::clone(&bodies));
-        let (sent, next) = (Arc::clone(&sent), Arc::clone(&next));
-        tasks.spawn(async move {
-            let mut wire = endpoint.connect().await?;
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= whole {
-                    return Ok(());
-                }
-                let at = usize::try_from(number).unwrap_or_default() % bodies.len().max(1);
-                let Some(body) = bodies.get(at) else { return Ok(()) };
-                wire.insist(endpoint.lines(&path, body.lines.clone())).await?;
-                sent.fetch_add(body.events, Ordering::Relaxed);
-            }
-        });
-    }
-    let progress = Progress::new("fill");
-    let mut shown = tokio::time::interval(progress::INTERVAL);
-    while !tasks.is_empty() {
-        tokio::select! {
-            ended = tasks.join_next() => match ended {
-                None => break,
-                Some(Ok(ended)) => ended?,
-                Some(Err(panic)) => return Err(std::io::Error::other(panic).into()),
-            },
-            _ = shown.tick() => progress.show(sent.load(Ordering::Relaxed), started.elapsed()),
-        }
-    }
-    progress.clear();
+    let plan = Plan {
+        connections: 8,
+        warm_up: Duration::ZERO,
+        end: End::Requests(events / shape.batch as u64),
+        rate: None,
+    };
+    let (endpoint, events_path) = (site.endpoint.clone(), path.clone());
+    let shot = move |turn: Turn| {
+        let body = pick(&bodies, turn.number);
+        let request = endpoint.lines(&events_path, body.lines.clone());
+        Shot { request, events: body.events, bytes: body.value_bytes }
+    };
+    load::run(&site.endpoint, &plan, &Progress::new("fill"), shot).await?;
     let mut wire = site.endpoint.connect().await?;
     for _ in 0..events % shape.batch as u64 {
-        if let Some(body) = rest.first() {
-            wire.insist(site.endpoint.lines(&path, body.lines.clone())).await?;
-        }
+        wire.insist(site.endpoint.lines(&path, pick(&rest, 0).lines.clone())).await?;
     }
     Ok(())
 }
@@ -244,8 +235,11 @@ fn next_of(body: &[u8]) -> Result<u64, CliError> {
     let tail = body.get(body.len().saturating_sub(200)..).unwrap_or_default();
     let at = tail.windows(NAME.len()).rposition(|window| window == NAME);
     let digits = at.and_then(|at| tail.get(at + NAME.len()..)).unwrap_or_default();
-    let digits: String =
-        digits.iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte)).collect();
+    let digits: String = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .map(|byte| char::from(*byte))
+        .collect();
     let missing = || CliError::Answer { reason: "no `next_offset`".to_owned() };
     digits.parse().map_err(|_| missing())
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Told;
 use super::figures::{Times, human};
-use super::load::{self, Plan, Shot, Turn};
+use super::load::{self, End, Plan, Shot, Turn};
 use super::own_server::sync_alone;
 use super::progress::Progress;
 use super::site::{Place, Site};
@@ -118,7 +118,7 @@ impl E2eBench {
         let plan = Plan {
             connections: self.connections,
             warm_up: self.warm_up,
-            span: self.duration,
+            end: End::After(self.duration),
             rate: Some(self.rate / f64::from(self.batch)),
         };
         // All that is published is counted before the consumers stop.
@@ -137,8 +137,7 @@ impl E2eBench {
             starting.send_replace(Some(started));
         };
         let progress = Progress::new("e2e");
-        let measured =
-            load::run_from(&site.endpoint, &plan, &progress, (shot, on_start)).await?;
+        let measured = load::run_from(&site.endpoint, &plan, &progress, (shot, on_start)).await?;
         total.send_replace(Some(sent.load(Ordering::Relaxed)));
         let (sse, long_poll) = (wait(live, "SSE").await?, wait(polls, "long-poll").await?);
         Ok(Latencies { sse, long_poll, acknowledged: measured.times, sync })
@@ -214,11 +213,7 @@ fn dues(text: &[u8]) -> impl Iterator<Item = Duration> {
     })
 }
 
-async fn subscribe(
-    endpoint: Endpoint,
-    topic: String,
-    mut taken: Taken,
-) -> Result<Times, CliError> {
+async fn subscribe(endpoint: Endpoint, topic: String, mut taken: Taken) -> Result<Times, CliError> {
     let mut wire = endpoint.connect().await?;
     let path = format!("/subscribe?pattern={topic}&from=earliest");
     let response = wire.open(endpoint.get(&path, None)).await?;
@@ -284,8 +279,8 @@ mod tests {
     fn events_say_when_they_were_due() {
         let lines = lines(Duration::from_micros(1_234), 2, 100);
         assert_eq!(dues(&lines).collect::<Vec<_>>(), [Duration::from_micros(1_234); 2]);
-        let line: Value = serde_json::from_slice(lines.split(|byte| *byte == b'\n').next().unwrap())
-            .unwrap();
+        let line: Value =
+            serde_json::from_slice(lines.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
         assert_eq!(line["value"].to_string().len(), 100);
     }
 

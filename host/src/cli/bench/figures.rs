@@ -149,6 +149,57 @@ pub(super) fn short(number: f64) -> String {
     }
 }
 
+/// What is left of a rate with something in the way, of pairs of runs.
+#[derive(Debug, Clone)]
+pub(super) struct Shares {
+    /// Events a second without it, and with it.
+    pub(super) without: f64,
+    pub(super) with: f64,
+    /// The median of what each kept of its pair: their medians may come from different minutes.
+    pub(super) share: f64,
+    least: f64,
+    most: f64,
+    pairs: usize,
+}
+
+impl Shares {
+    pub(super) fn new(without: Vec<f64>, with: Vec<f64>) -> Self {
+        let shares: Vec<f64> =
+            without.iter().zip(&with).map(|(without, with)| with / without).collect();
+        Self {
+            pairs: shares.len(),
+            without: median(without),
+            with: median(with),
+            least: shares.iter().copied().fold(f64::INFINITY, f64::min),
+            most: shares.iter().copied().fold(0.0, f64::max),
+            share: median(shares),
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "events_per_second_without": self.without.round(),
+            "events_per_second_with": self.with.round(),
+            "share": self.share,
+            "share_least": self.least,
+            "share_most": self.most,
+            "pairs": self.pairs,
+        })
+    }
+
+    pub(super) fn human(&self) -> String {
+        format!(
+            "{} events/s without, {} events/s with: {:.0} % of its pair ({:.0}–{:.0} %, {} pairs)",
+            short(self.without),
+            short(self.with),
+            100.0 * self.share,
+            100.0 * self.least,
+            100.0 * self.most,
+            self.pairs,
+        )
+    }
+}
+
 /// The one in the middle.
 pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
@@ -185,6 +236,13 @@ mod tests {
         assert_eq!(told["events_per_second"], 5_000.0);
         assert_eq!(told["requests_per_second"], 5.0);
         assert_eq!(told["mib_per_second"], 1.0);
+    }
+
+    #[test]
+    fn a_share_is_of_its_pair() {
+        let shares = Shares::new(vec![100.0, 200.0, 400.0], vec![50.0, 150.0, 400.0]);
+        assert_eq!((shares.without, shares.with, shares.share), (200.0, 150.0, 0.75));
+        assert_eq!((shares.least, shares.most), (0.5, 1.0));
     }
 
     #[test]

@@ -33,9 +33,27 @@ pub(super) struct Plan {
     pub(super) connections: usize,
     /// What is not counted at first.
     pub(super) warm_up: Duration,
-    pub(super) span: Duration,
+    pub(super) end: End,
     /// Requests a second in all; as many as are answered if `None`.
     pub(super) rate: Option<f64>,
+}
+
+/// When to stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// So long after the warm-up.
+    After(Duration),
+    /// When so many requests are answered.
+    Requests(u64),
+}
+
+impl End {
+    fn is_over(self, number: u64, now: Duration, warm_up: Duration) -> bool {
+        match self {
+            Self::After(span) => now >= warm_up + span,
+            Self::Requests(count) => number >= count,
+        }
+    }
 }
 
 /// Which request it is among all, and when it is due, from the start.
@@ -89,24 +107,27 @@ where
         let (shot, done, plan) = (shot.clone(), Arc::clone(&done), plan.clone());
         let mut schedule = dues.schedule();
         tasks.spawn(async move {
-            let mut measured = Measured { span: plan.span, ..Measured::default() };
-            let ends = plan.warm_up + plan.span;
+            let mut measured = Measured::default();
             let mut next = connection as u64;
             loop {
                 let now = started.elapsed();
                 let (number, due) = match &mut schedule {
-                    None if now >= ends => break,
                     None => (next, now),
                     Some(schedule) => match schedule.recv().await {
                         Some(due) => due,
                         None => break,
                     },
                 };
+                if plan.end.is_over(number, due, plan.warm_up) {
+                    break;
+                }
                 let Shot { request, events, bytes } = shot(Turn { number, due });
                 let (Answer { .. }, refusals) = wire.insist(request).await?;
                 next += plan.connections as u64;
                 let answered = started.elapsed();
-                if (plan.warm_up..ends).contains(&answered) {
+                let is_late =
+                    matches!(plan.end, End::After(span) if answered >= plan.warm_up + span);
+                if answered >= plan.warm_up && !is_late {
                     measured.requests += 1;
                     measured.events += events;
                     measured.bytes += bytes;
@@ -132,6 +153,10 @@ where
         }
     }
     progress.clear();
+    measured.span = match plan.end {
+        End::After(span) => span,
+        End::Requests(_) => started.elapsed().saturating_sub(plan.warm_up),
+    };
     Ok(measured)
 }
 
@@ -139,7 +164,8 @@ where
 struct Dues {
     started: Instant,
     interval: Option<Duration>,
-    ends: Duration,
+    end: End,
+    warm_up: Duration,
     schedules: Vec<mpsc::UnboundedSender<(u64, Duration)>>,
 }
 
@@ -148,7 +174,8 @@ type Schedule = mpsc::UnboundedReceiver<(u64, Duration)>;
 impl Dues {
     fn new(plan: &Plan, started: Instant) -> Self {
         let interval = plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-        Self { started, interval, ends: plan.warm_up + plan.span, schedules: Vec::new() }
+        let (end, warm_up) = (plan.end, plan.warm_up);
+        Self { started, interval, end, warm_up, schedules: Vec::new() }
     }
 
     fn schedule(&mut self) -> Option<Schedule> {
@@ -166,7 +193,7 @@ impl Dues {
             let started = self.started.into_std();
             for (number, schedule) in (0..).zip(self.schedules.iter().cycle()) {
                 let due = interval.mul_f64(number_f64(number));
-                if due >= self.ends {
+                if self.end.is_over(number, due, self.warm_up) {
                     return;
                 }
                 let now = started.elapsed();

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `publish`, `consume`, `e2e`, `wasm` | a measurement each |
+//! | `publish`, `consume`, `e2e`, `wasm`, `connectors`, `growth`, `soak` | a measurement each |
 //! | `site` | where it takes place: a server, and what is made on it |
 //! | `own_server` | a server that is started for it |
 //! | `payload` | what is sent |
@@ -11,15 +11,18 @@
 //! | `figures` | what was measured, and how it is told |
 //! | `progress` | how far it is, on a terminal |
 
+mod connectors;
 mod consume;
 mod e2e;
 mod figures;
+mod growth;
 mod load;
 mod own_server;
 mod payload;
 mod progress;
 mod publish;
 mod site;
+mod soak;
 mod wasm;
 mod wire;
 
@@ -55,6 +58,9 @@ enum BenchCommand {
     Consume(consume::ConsumeBench),
     E2e(e2e::E2eBench),
     Wasm(wasm::WasmBench),
+    Connectors(connectors::ConnectorsBench),
+    Growth(growth::GrowthBench),
+    Soak(soak::SoakBench),
 }
 
 impl BenchArgs {
@@ -65,6 +71,9 @@ impl BenchArgs {
             BenchCommand::Consume(bench) => bench.run(&place).await,
             BenchCommand::E2e(bench) => bench.run(&place).await,
             BenchCommand::Wasm(bench) => bench.run(&place).await,
+            BenchCommand::Connectors(bench) => bench.run(&place).await,
+            BenchCommand::Growth(bench) => bench.run(&place).await,
+            BenchCommand::Soak(bench) => bench.run(&place).await,
         }?;
         told.show(output)
     }

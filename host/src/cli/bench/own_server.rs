@@ -26,6 +26,7 @@ pub(super) struct OwnServer {
     child: Child,
     pub(super) url: Url,
     data: DataFolder,
+    arguments: Vec<String>,
 }
 
 enum DataFolder {
@@ -50,18 +51,20 @@ impl OwnServer {
     /// There is no folder, or the server does not start.
     pub(super) async fn start(
         folder: Option<&Path>,
-        arguments: &[String],
+        arguments: Vec<String>,
     ) -> Result<Self, CliError> {
         let data = match folder {
             Some(folder) => DataFolder::Given(folder.to_owned()),
             None => {
                 let place = if Path::new(FOLDER).is_dir() { FOLDER } else { "." };
                 let made = tempfile::Builder::new().prefix("stream-bench-").tempdir_in(place);
-                DataFolder::Temporary(made.map_err(|error| CliError::unwritable(Path::new(place), error))?)
+                DataFolder::Temporary(
+                    made.map_err(|error| CliError::unwritable(Path::new(place), error))?,
+                )
             }
         };
-        let (child, url) = spawn(data.path(), arguments).await?;
-        Ok(Self { child, url, data })
+        let (child, url) = spawn(data.path(), &arguments).await?;
+        Ok(Self { child, url, data, arguments })
     }
 
     /// Stops it, starts it again on the same data, and says how long it took until it listened.
@@ -69,11 +72,11 @@ impl OwnServer {
     /// # Errors
     ///
     /// It does not stop, or does not start.
-    pub(super) async fn restart(&mut self, arguments: &[String]) -> Result<Duration, CliError> {
+    pub(super) async fn restart(&mut self) -> Result<Duration, CliError> {
         self.signal(Signal::TERM)?;
         self.child.wait().await?;
         let started = Instant::now();
-        let (child, url) = spawn(self.data.path(), arguments).await?;
+        let (child, url) = spawn(self.data.path(), &self.arguments).await?;
         (self.child, self.url) = (child, url);
         Ok(started.elapsed())
     }
@@ -86,7 +89,11 @@ impl OwnServer {
     pub(super) async fn stop(mut self) -> Result<(), CliError> {
         self.signal(Signal::TERM)?;
         let ended = self.child.wait().await?;
-        if ended.success() { Ok(()) } else { Err(io::Error::other(format!("the server: {ended}")).into()) }
+        if ended.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("the server: {ended}")).into())
+        }
     }
 
     /// # Errors
@@ -197,7 +204,8 @@ pub(super) fn disk_bytes(folder: &Path) -> io::Result<u64> {
         let entry = entry?;
         // What is gone by now takes nothing.
         let Ok(metadata) = entry.metadata() else { continue };
-        bytes += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
+        bytes +=
+            if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(bytes)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Told;
 use super::figures::Measured;
-use super::load::{self, Plan, Shot, Turn};
+use super::load::{self, End, Plan, Shot, Turn};
 use super::payload::{self, Body, Shape};
 use super::progress::Progress;
 use super::site::{Place, Site};
@@ -110,7 +110,7 @@ impl LoadArgs {
         Plan {
             connections: self.connections,
             warm_up: self.warm_up,
-            span: self.duration,
+            end: End::After(self.duration),
             rate: self.rate.map(|events| events / batch),
         }
     }
@@ -195,6 +195,6 @@ impl PublishBench {
 }
 
 #[expect(clippy::indexing_slicing, reason = "none of the lists is empty")]
-fn pick<T>(of: &[T], number: u64) -> &T {
+pub(super) fn pick<T>(of: &[T], number: u64) -> &T {
     &of[usize::try_from(number % of.len() as u64).unwrap_or_default()]
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rand::RngExt;
 use reqwest::Method;
@@ -34,6 +35,7 @@ pub(super) struct Site {
     pub(super) client: Client,
     pub(super) endpoint: Endpoint,
     pub(super) server: Option<OwnServer>,
+    options: ClientOptions,
     /// What names of this run begin with.
     run: String,
     made: Mutex<Made>,
@@ -56,7 +58,7 @@ impl Place {
         let mut server = None;
         if options.url.is_none() {
             let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-            let own = OwnServer::start(self.data.as_deref(), &arguments).await?;
+            let own = OwnServer::start(self.data.as_deref(), arguments).await?;
             options.url = Some(own.url.clone());
             options.key = Some(KEY.to_owned());
             options.project = default_project()?;
@@ -64,8 +66,8 @@ impl Place {
         }
         let endpoint = Endpoint::new(&options.url(), options.key.as_deref(), &options.project)?;
         let run = format!("bench-{:08x}", rand::rng().random::<u32>());
-        let client = Client::new(options)?;
-        Ok(Site { client, endpoint, server, run, made: Mutex::default() })
+        let client = Client::new(options.clone())?;
+        Ok(Site { client, endpoint, server, options, run, made: Mutex::default() })
     }
 
     /// # Errors
@@ -119,10 +121,15 @@ impl Site {
     }
 
     /// Has the values of a topic follow the schema of a file, or that of made events if there is none.
-    pub(super) async fn set_schema(&self, topic: &str, file: Option<&Path>) -> Result<(), CliError> {
+    pub(super) async fn set_schema(
+        &self,
+        topic: &str,
+        file: Option<&Path>,
+    ) -> Result<(), CliError> {
         let schema = match file {
-            Some(file) => std::fs::read_to_string(file)
-                .map_err(|error| CliError::unreadable(file, error))?,
+            Some(file) => {
+                std::fs::read_to_string(file).map_err(|error| CliError::unreadable(file, error))?
+            }
             None => TEN_FIELDS.to_owned(),
         };
         let request = self.client.request(Method::PUT, &["topics", topic, "schema"]);
@@ -154,6 +161,19 @@ impl Site {
     async fn bind(&self, topic: &str, bindings: &[Value]) -> Result<(), CliError> {
         let request = self.client.request(Method::PUT, &["bindings", "validate", topic]);
         self.client.json(request.json(&json!({ "bindings": bindings }))).await.map(drop)
+    }
+
+    /// Stops the server and starts it again on its data, and says how long it took to listen.
+    pub(super) async fn restart(&mut self) -> Result<Duration, CliError> {
+        let Some(server) = &mut self.server else {
+            return Err(CliError::Usage("a server that is given is not restarted".to_owned()));
+        };
+        let took = server.restart().await?;
+        self.options.url = Some(server.url.clone());
+        let ClientOptions { key, project, .. } = &self.options;
+        self.endpoint = Endpoint::new(&server.url, key.as_deref(), project)?;
+        self.client = Client::new(self.options.clone())?;
+        Ok(took)
     }
 
     /// Deletes what was made, and stops the server if it is of its own.

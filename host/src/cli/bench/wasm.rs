@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Told;
-use super::figures::{Measured, median, short};
+use super::figures::{Measured, Shares};
 use super::publish::{LoadArgs, PublishBench};
 use super::site::Place;
 use crate::cli::output::CliError;
@@ -30,44 +30,14 @@ pub(super) struct WasmBench {
     pub(super) rounds: usize,
 }
 
-/// What came of it.
-pub(super) struct Shares {
-    /// Events a second without, and with.
-    pub(super) plain: f64,
-    pub(super) checked: f64,
-    /// The median of what each kept of its pair.
-    pub(super) share: f64,
-    pub(super) least: f64,
-    pub(super) most: f64,
-}
-
 impl WasmBench {
     pub(super) async fn run(self, place: &Place) -> Result<Told, CliError> {
         self.load.check()?;
         if self.rounds == 0 {
             return Err(CliError::Usage("`--rounds` is at least 1".to_owned()));
         }
-        let Shares { plain, checked, share, least, most } = self.measure(place).await?;
-        let text = format!(
-            "{} events/s without, {} events/s with; it keeps {:.0} % of its pair \
-             ({:.0}–{:.0} %, {} pairs)",
-            short(plain),
-            short(checked),
-            100.0 * share,
-            100.0 * least,
-            100.0 * most,
-            self.rounds,
-        );
-        let figures = json!({
-            "wasm": {
-                "events_per_second_without": plain.round(),
-                "events_per_second_with": checked.round(),
-                "share": share,
-                "share_least": least,
-                "share_most": most,
-            },
-        });
-        Ok(Told { figures, text })
+        let shares = self.measure(place).await?;
+        Ok(Told { figures: json!({ "wasm": shares.json() }), text: shares.human() })
     }
 
     pub(super) async fn measure(&self, place: &Place) -> Result<Shares, CliError> {
@@ -94,14 +64,6 @@ impl WasmBench {
             }
         }
         site.close().await?;
-        let shares: Vec<f64> =
-            without.iter().zip(&with).map(|(without, with)| with / without).collect();
-        Ok(Shares {
-            plain: median(without),
-            checked: median(with),
-            share: median(shares.clone()),
-            least: shares.iter().copied().fold(f64::INFINITY, f64::min),
-            most: shares.iter().copied().fold(0.0, f64::max),
-        })
+        Ok(Shares::new(without, with))
     }
 }
