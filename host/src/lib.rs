@@ -62,3 +62,8 @@ pub mod stats;
 pub mod timestamp;
 pub mod topic;
 pub mod trial;
+
+/// Requests of many threads allocate little at a time, and give back what another thread took: glibc
+/// has them wait for each other.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
