@@ -21,6 +21,8 @@ use crate::{ProjectName, StoreError, TopicId};
 const RECLAIM_BYTES_MIN: u64 = 16 << 20;
 /// … and at least this part of it: compaction visits all keys of the keyspace.
 const RECLAIM_PART: u64 = 16;
+/// With so much more trimmed, of all keyspaces, the next turn does not wait for its interval.
+const URGENT_BYTES: u64 = 256 << 20;
 /// A dropped topic is reclaimed after this, however small it is.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 /// Rewriting blob files takes at most this many times the room that it frees: a quarter of each is
@@ -43,6 +45,8 @@ pub(super) struct Chores {
 struct Pending {
     /// Bytes trimmed and not reclaimed, by log keyspace.
     trimmed: [u64; log::SHARDS],
+    /// All of it that the last turn left, since it did not pay.
+    left: u64,
     /// When dropped topics that hold something were first seen.
     dropped: HashMap<TopicId, Duration>,
     closed: bool,
@@ -59,10 +63,21 @@ pub(super) enum Reclaim {
     All,
 }
 
+impl Pending {
+    /// Whether so much was trimmed since the last turn that the next is not left to the interval.
+    fn is_urgent(&self) -> bool {
+        self.trimmed.iter().sum::<u64>() >= self.left + URGENT_BYTES
+    }
+}
+
 impl Chores {
     pub(super) fn trimmed(&self, partition: PartitionKey, bytes: u64) {
-        if let Some(trimmed) = self.lock().trimmed.get_mut(log::shard(partition)) {
+        let mut pending = self.lock();
+        if let Some(trimmed) = pending.trimmed.get_mut(log::shard(partition)) {
             *trimmed += bytes;
+        }
+        if pending.is_urgent() {
+            self.changed.notify_all();
         }
     }
 
@@ -108,11 +123,18 @@ impl Chores {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next turn; `false` once the store is closed.
+    /// Waits for the next turn; `false` once the store is closed. It comes early if much was trimmed.
     fn wait(&self, interval: Duration) -> bool {
-        let waited =
-            self.changed.wait_timeout_while(self.lock(), interval, |pending| !pending.closed);
+        let waited = self.changed.wait_timeout_while(self.lock(), interval, |pending| {
+            !pending.closed && !pending.is_urgent()
+        });
         !waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
+    /// A turn is over, done or not.
+    fn end_turn(&self) {
+        let mut pending = self.lock();
+        pending.left = pending.trimmed.iter().sum();
     }
 
     fn pause(&self, time: Duration) {
@@ -125,6 +147,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     while shared.chores.wait(shared.config.housekeeping_interval) {
         let done =
             reclaim(shared, Reclaim::Worthwhile).and_then(|()| forget_expired_producers(shared));
+        shared.chores.end_turn();
         if let Err(error) = done
             && !shared.chores.is_closed()
         {
