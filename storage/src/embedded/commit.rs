@@ -344,6 +344,7 @@ impl Answers {
 impl Effects {
     fn merge(&mut self, later: Effects) {
         self.ends.extend(later.ends);
+        self.entries.extend(later.entries);
         self.trims.extend(later.trims);
         self.topics.extend(later.topics);
         self.watches.extend(later.watches);

@@ -174,6 +174,11 @@ impl EngineCell {
         }
     }
 
+    /// Whether there is an engine; `false` also while it is being reopened.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.try_read().is_ok_and(|engine| engine.is_some())
+    }
+
     /// Closes the engine, then lets `open` make the next one, while nobody reads.
     pub(super) fn replace<E>(
         &self,

@@ -1,9 +1,7 @@
-//! What a lot appends to one partition, as entries of its log keyspace.
-
-use fjall::{Keyspace, OwnedWriteBatch};
+//! What a lot appends to one partition, as entries of its log.
 
 use super::keys::end::End;
-use super::keys::{PartitionKey, log};
+use super::tail::TailEntry;
 use crate::RecordBatch;
 use crate::batch::{Place, SECTIONS_MAX, Section, merge_entry};
 
@@ -36,51 +34,41 @@ impl PartitionAppends {
         }));
     }
 
-    /// Adds the entries to a write.
-    pub(super) fn write(
-        mut self,
-        log: &Keyspace,
-        partition: PartitionKey,
-        write: &mut OwnedWriteBatch,
-    ) {
+    /// The entries, in order.
+    pub(super) fn into_entries(mut self) -> Vec<TailEntry> {
+        let mut entries = Vec::new();
         let mut group = Vec::new();
         let mut group_bytes = 0;
         for (records, section) in std::mem::take(&mut self.batches) {
             let bytes = records.byte_len();
             let is_full = group_bytes + bytes > MERGED_BYTES_MAX || group.len() == SECTIONS_MAX;
             if is_full && !group.is_empty() {
-                self.put(log, partition, std::mem::take(&mut group), write);
+                entries.push(self.entry(std::mem::take(&mut group)));
                 group_bytes = 0;
             }
             group_bytes += bytes;
             group.push((records, section));
         }
         if !group.is_empty() {
-            self.put(log, partition, group, write);
+            entries.push(self.entry(group));
         }
+        entries
     }
 
     /// One entry of a group of batches; the usual one batch is finished in place.
-    fn put(
-        &mut self,
-        log: &Keyspace,
-        partition: PartitionKey,
-        mut group: Vec<(RecordBatch, Section)>,
-        write: &mut OwnedWriteBatch,
-    ) {
+    fn entry(&mut self, mut group: Vec<(RecordBatch, Section)>) -> TailEntry {
         let place = Place { base_offset: self.end.offset, bytes_before: self.end.bytes };
         for (records, _) in &group {
             self.end.offset += u64::from(records.count());
             self.end.bytes += records.byte_len() as u64;
         }
-        let entry = match (group.pop(), group.is_empty()) {
+        let bytes = match (group.pop(), group.is_empty()) {
             (Some((records, section)), true) => records.into_entry(place, section),
             (last, _) => {
                 group.extend(last);
                 merge_entry(place, &group)
             }
         };
-        // No batch is empty, so that the last offset is not before the first.
-        write.insert(log, log::key(partition, self.end.offset - 1).to_vec(), entry);
+        TailEntry { start: place.base_offset, end: self.end.offset, bytes }
     }
 }

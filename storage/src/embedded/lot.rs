@@ -17,6 +17,7 @@ use super::keys::receipt::{self, StoredReceipt};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
 use super::keys::{PartitionKey, TRIMMED_KEY, commit, end, index, log, state};
+use super::tail::TailEntry;
 use crate::batch::Section;
 use crate::{
     Ack, Append, Appended, CommitError, CommitNumber, Condition, Expected, Position, ProducerState,
@@ -60,6 +61,8 @@ pub(super) struct Lot<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) ends: HashMap<PartitionKey, End>,
+    /// In order of each partition.
+    pub(super) entries: Vec<(PartitionKey, TailEntry)>,
     pub(super) trims: Vec<(PartitionKey, TrimPoint)>,
     pub(super) topics: Vec<(TopicId, Life)>,
     pub(super) watches: HashSet<Watch>,
@@ -167,7 +170,11 @@ impl<'a> Lot<'a> {
         let rows = self.meta.len() + 2 * self.appends.len() + self.index.len() + 1;
         let mut batch = OwnedWriteBatch::with_capacity(engine.db.clone(), rows);
         for (partition, appends) in self.appends {
-            appends.write(engine.log(partition), partition, &mut batch);
+            for entry in appends.into_entries() {
+                let key = log::key(partition, entry.end - 1).to_vec();
+                batch.insert(engine.log(partition), key, entry.bytes.clone());
+                self.effects.entries.push((partition, entry));
+            }
         }
         for (partition, end) in &self.ends {
             batch.insert(&engine.meta, end::key(*partition).to_vec(), end.encode());

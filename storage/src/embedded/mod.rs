@@ -26,6 +26,7 @@ mod read;
 mod recovery;
 mod search;
 mod shared;
+mod tail;
 mod validate;
 mod watches;
 
@@ -67,6 +68,8 @@ pub struct EmbeddedConfig {
     pub total_queue_bytes: usize,
     /// Bytes of blocks and records kept in memory for reading. Default 32 MiB.
     pub cache_bytes: u64,
+    /// Bytes of the newest entries kept in memory, for who reads along. Default 16 MiB.
+    pub tail_bytes: usize,
     /// How often the space of trimmed and dropped records is given back. Default 60 s.
     pub housekeeping_interval: Duration,
     /// Start although synced data is missing. Default `false`.
@@ -82,6 +85,7 @@ impl EmbeddedConfig {
             project_queue_bytes: 64 << 20,
             total_queue_bytes: 256 << 20,
             cache_bytes: 32 << 20,
+            tail_bytes: 16 << 20,
             housekeeping_interval: Duration::from_secs(60),
             accept_loss: false,
         }
@@ -126,6 +130,7 @@ impl EmbeddedStore {
             ends: opened.ends,
             gone,
             watches: watches::Watches::default(),
+            tail: tail::Tail::new(config.tail_bytes),
             queue,
             high_water,
             chores: Chores::default(),
@@ -224,6 +229,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn read(&self, request: ReadRequest) -> Result<Records, ReadError> {
+        // Who reads on and on out of memory lets others have their turn all the same.
+        tokio::task::coop::consume_budget().await;
+        if let Some(found) = self.shared.read_tail(&request) {
+            return found;
+        }
         self.reading(move |shared, engine| shared.read(engine, &request)).await
     }
 

@@ -45,7 +45,10 @@ impl Shared {
         let mut records =
             Records { segments: Vec::new(), next_offset: start, end_offset: bounds.end };
         if start < bounds.end && request.records_max > 0 {
-            collect(engine, partition, request, &mut records)
+            let range = log::key(partition, start)..=log::key(partition, bounds.end - 1);
+            let entries = engine.log(partition).range(range);
+            let entries = entries.map(|guard| Ok(Bytes::from(guard.value()?)));
+            collect(entries, request, &mut records)
                 .map_err(|error| self.gone_or(request.topic, error))?;
         }
         // What was read may have been trimmed or dropped, and reclaimed, meanwhile.
@@ -54,6 +57,31 @@ impl Shared {
             return Err(self.gone_or(request.topic, ReadError::Trimmed { earliest }));
         }
         Ok(records)
+    }
+
+    /// As [`read`](Self::read), if the answer is in memory. Does not block.
+    pub(super) fn read_tail(&self, request: &ReadRequest) -> Option<Result<Records, ReadError>> {
+        let ReadStart::Offset(start) = request.start else { return None };
+        let partition = (request.topic, request.partition);
+        let bounds = self.bounds(partition);
+        // What is refused is told by the one that looks at the disk.
+        if !(bounds.start..=bounds.end).contains(&start) || !self.engine.is_open() {
+            return None;
+        }
+        let (segments, end_offset) = (Vec::new(), bounds.end);
+        let mut records = Records { segments, next_offset: start, end_offset };
+        if start < bounds.end && request.records_max > 0 {
+            let collected = self.tail.read(partition, start, |entries| {
+                let entries = entries.take_while(|entry| entry.start < bounds.end);
+                collect(entries.map(|entry| Ok(entry.bytes.clone())), request, &mut records)
+            })?;
+            if let Err(error) = collected {
+                return Some(Err(self.gone_or(request.topic, error)));
+            }
+        }
+        // What was read may have been trimmed or dropped meanwhile.
+        let is_there = start >= self.bounds(partition).start && self.gone.is_live(request.topic);
+        is_there.then_some(Ok(records))
     }
 
     /// `error`, unless it comes of the topic being gone.
@@ -279,19 +307,17 @@ fn bounds_between(trim: Option<TrimPoint>, end: End) -> Bounds {
     }
 }
 
-/// Reads entries from `records.next_offset` until a bound of the request is reached.
+/// Takes entries, of which the first holds `records.next_offset`, until a bound of the request is
+/// reached.
 fn collect(
-    engine: &Engine,
-    partition: PartitionKey,
+    entries: impl Iterator<Item = Result<Bytes, StoreError>>,
     request: &ReadRequest,
     records: &mut Records,
 ) -> Result<(), ReadError> {
     let start = records.next_offset;
     let (mut records_left, mut bytes_left) = (request.records_max, request.bytes_max);
-    let range = log::key(partition, start)..=log::key(partition, records.end_offset - 1);
-    for guard in engine.log(partition).range(range) {
-        let value = guard.value().map_err(StoreError::from)?;
-        for mut segment in parse_entry(&Bytes::from(value)).map_err(StoreError::from)? {
+    for entry in entries {
+        for mut segment in parse_entry(&entry?).map_err(StoreError::from)? {
             segment.skip_to(start).map_err(StoreError::from)?;
             if segment.count() == 0 {
                 continue;

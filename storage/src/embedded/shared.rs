@@ -16,6 +16,7 @@ use super::keys::topic::Life;
 use super::lot::Effects;
 use super::open::{self, OpenError};
 use super::queue::Queue;
+use super::tail::Tail;
 use super::watches::Watches;
 use crate::{Clock, CommitError, CommitNumber, Health, Metrics, Watch};
 
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) ends: Ends,
     pub(super) gone: Arc<Gone>,
     pub(super) watches: Watches,
+    pub(super) tail: Tail,
     pub(super) queue: Queue<Work>,
     pub(super) high_water: HighWater,
     pub(super) chores: Chores,
@@ -48,10 +50,12 @@ pub(super) enum Failure {
 impl Shared {
     /// Lets readers see a lot that is durable.
     pub(super) fn publish(&self, effects: Effects) {
-        let Effects { ends, trims, topics, watches, .. } = effects;
+        let Effects { ends, entries, trims, topics, watches, .. } = effects;
         self.counters.commits.fetch_add(effects.commits, Ordering::Relaxed);
         self.counters.records.fetch_add(effects.records, Ordering::Relaxed);
         self.counters.record_bytes.fetch_add(effects.record_bytes, Ordering::Relaxed);
+        // In this order: what lies below an end is found.
+        self.tail.extend(entries);
         self.ends.publish(ends);
         for (partition, point) in trims {
             let freed = point.bytes.saturating_sub(self.gone.point(partition).bytes);
@@ -113,6 +117,7 @@ impl Shared {
         let mut last_commit = CommitNumber::default();
         self.engine.replace(|| {
             self.chores.interrupt();
+            self.tail.clear();
             open::rewrite_journal(&self.config.path)?;
             // A loss was accepted for the start alone.
             let config = EmbeddedConfig { accept_loss: false, ..self.config.clone() };

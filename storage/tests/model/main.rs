@@ -43,7 +43,12 @@ fn project() -> ProjectName {
 }
 
 fn open(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<EmbeddedStore> {
-    let config = EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(folder.path()) };
+    // So few bytes that reads begin in memory or in the database, as it comes.
+    let config = EmbeddedConfig {
+        reserve_bytes: 0,
+        tail_bytes: 1_000,
+        ..EmbeddedConfig::new(folder.path())
+    };
     Arc::new(EmbeddedStore::open(config, Arc::<ManualClock>::clone(clock)).unwrap())
 }
 
