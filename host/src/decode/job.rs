@@ -71,11 +71,11 @@ pub(crate) fn jobs<'a>(
             return Ok(());
         };
         draft.refuse_others()?;
-        let pushed = json::elements(list.value.get(), |element| {
+        let pushed = json::elements(list.value, |element| {
             if rest.len() >= jobs_max {
                 return Err(Fault::TooManyEvents { max: jobs_max });
             }
-            let draft = Draft::split(element.get())?;
+            let draft = Draft::split(element)?;
             if let Some(jobs) = &draft.jobs {
                 return Err(jobs.refuse_name(UNKNOWN));
             }
@@ -160,7 +160,7 @@ impl<'a> Draft<'a> {
             }
             (None, _, content_type) => {
                 json::check_nesting(payload.value).map_err(|fault| payload.locate(fault))?;
-                event.value = payload.value.get().as_bytes().into();
+                event.value = payload.value.as_bytes().into();
                 event.value_is_json = true;
                 event.content_type =
                     content_type.filter(|given| !given.eq_ignore_ascii_case("application/json"));
@@ -193,7 +193,7 @@ fn due<'a>(at: Option<&Member<'a>>, delay: Option<&Member<'a>>) -> Result<Due, F
             time.map(Due::At).map_err(|error| at.refuse_value(error.to_string()))
         }
         (None, Some(delay)) => {
-            let millis = delay.value.get().parse().map(Duration::from_millis);
+            let millis = delay.value.parse().map(Duration::from_millis);
             let expected = "expected milliseconds, an integer from 0";
             millis.map(Due::In).map_err(|_| delay.refuse_value(expected))
         }

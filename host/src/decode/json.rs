@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::Fault;
+use super::scan;
 
 /// How deep a value may nest. Parsers that recurse stop early (`serde_json` at 127, and an answer
 /// wraps a value in three more): what is stored must be readable by them.
@@ -49,8 +50,9 @@ pub(super) fn utf8(body: &[u8]) -> Utf8<'_> {
 #[derive(Debug)]
 pub(super) struct Member<'a> {
     pub(super) name: Cow<'a, str>,
-    pub(super) value: &'a RawValue,
-    raw_name: &'a RawValue,
+    /// As it stands there.
+    pub(super) value: &'a str,
+    raw_name: &'a str,
 }
 
 impl<'a> Member<'a> {
@@ -61,12 +63,12 @@ impl<'a> Member<'a> {
 
     /// Whether the value is `null`.
     pub(super) fn is_null(&self) -> bool {
-        self.value.get() == "null"
+        self.value == "null"
     }
 
     /// A fault of the name.
     pub(super) fn refuse_name(&self, message: impl Into<String>) -> Fault<'a> {
-        Fault::malformed(message).at(self.raw_name.get()).field(&self.name)
+        Fault::malformed(message).at(self.raw_name).field(&self.name)
     }
 
     /// A fault of the value.
@@ -76,7 +78,7 @@ impl<'a> Member<'a> {
 
     /// Gives `fault` this member's place and name, where it has none.
     pub(super) fn locate(&self, fault: Fault<'a>) -> Fault<'a> {
-        fault.at(self.value.get()).field(&self.name)
+        fault.at(self.value).field(&self.name)
     }
 }
 
@@ -94,9 +96,13 @@ pub(super) fn members<'a>(
     json: &'a str,
     mut each: impl FnMut(Member<'a>) -> Result<(), Fault<'a>>,
 ) -> Result<(), Fault<'a>> {
-    let mut fault = None;
     let mut take =
-        |raw_name: &'a RawValue, value| each(Member { name: text(raw_name)?, value, raw_name });
+        |raw_name: &'a str, value| each(Member { name: text(raw_name)?, value, raw_name });
+    let mut found = [("", ""); scan::MEMBERS_MAX];
+    if let Some(count) = scan::members(json, &mut found) {
+        return found.iter().take(count).try_for_each(|(name, value)| take(name, value));
+    }
+    let mut fault = None;
     let visitor = Object(|name, value| take(name, value).map_err(|refused| fault = Some(refused)));
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let walked = deserializer.deserialize_map(visitor).and_then(|()| deserializer.end());
@@ -106,8 +112,11 @@ pub(super) fn members<'a>(
 /// Calls `each` for the elements of the array that `json` is, in order, until one is refused.
 pub(super) fn elements<'a>(
     json: &'a str,
-    mut each: impl FnMut(&'a RawValue) -> Result<(), Fault<'a>>,
+    mut each: impl FnMut(&'a str) -> Result<(), Fault<'a>>,
 ) -> Result<(), Fault<'a>> {
+    if let Some(elements) = scan::elements(json) {
+        return elements.into_iter().try_for_each(each);
+    }
     let mut fault = None;
     let visitor = Array(|element| each(element).map_err(|refused| fault = Some(refused)));
     let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -117,7 +126,7 @@ pub(super) fn elements<'a>(
 
 struct Object<F>(F);
 
-impl<'a, F: FnMut(&'a RawValue, &'a RawValue) -> Result<(), ()>> Visitor<'a> for Object<F> {
+impl<'a, F: FnMut(&'a str, &'a str) -> Result<(), ()>> Visitor<'a> for Object<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,8 +134,8 @@ impl<'a, F: FnMut(&'a RawValue, &'a RawValue) -> Result<(), ()>> Visitor<'a> for
     }
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((name, value)) = map.next_entry()? {
-            self.0(name, value).map_err(|()| A::Error::custom("refused"))?;
+        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            self.0(name.get(), value.get()).map_err(|()| A::Error::custom("refused"))?;
         }
         Ok(())
     }
@@ -134,7 +143,7 @@ impl<'a, F: FnMut(&'a RawValue, &'a RawValue) -> Result<(), ()>> Visitor<'a> for
 
 struct Array<F>(F);
 
-impl<'a, F: FnMut(&'a RawValue) -> Result<(), ()>> Visitor<'a> for Array<F> {
+impl<'a, F: FnMut(&'a str) -> Result<(), ()>> Visitor<'a> for Array<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,16 +151,15 @@ impl<'a, F: FnMut(&'a RawValue) -> Result<(), ()>> Visitor<'a> for Array<F> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(mut self, mut array: A) -> Result<(), A::Error> {
-        while let Some(element) = array.next_element()? {
-            self.0(element).map_err(|()| A::Error::custom("refused"))?;
+        while let Some(element) = array.next_element::<&RawValue>()? {
+            self.0(element.get()).map_err(|()| A::Error::custom("refused"))?;
         }
         Ok(())
     }
 }
 
 /// The string that `json` is: a slice of it if nothing in it is escaped.
-pub(super) fn text(json: &RawValue) -> Result<Cow<'_, str>, Fault<'_>> {
-    let quoted = json.get();
+pub(super) fn text(quoted: &str) -> Result<Cow<'_, str>, Fault<'_>> {
     match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
         Some(_) => match serde_json::from_str(quoted) {
@@ -159,15 +167,15 @@ pub(super) fn text(json: &RawValue) -> Result<Cow<'_, str>, Fault<'_>> {
             Err(error) => Err(syntax_fault(quoted, &error)),
         },
         None => {
-            let message = format!("expected a string, got {}", kind(json));
+            let message = format!("expected a string, got {}", kind(quoted));
             Err(Fault::malformed(message).at(quoted))
         }
     }
 }
 
 /// What `json` is, in words.
-pub(super) fn kind(json: &RawValue) -> &'static str {
-    match json.get().as_bytes().first() {
+pub(super) fn kind(json: &str) -> &'static str {
+    match json.as_bytes().first() {
         Some(b'"') => "a string",
         Some(b'{') => "an object",
         Some(b'[') => "an array",
@@ -179,15 +187,18 @@ pub(super) fn kind(json: &RawValue) -> &'static str {
 
 /// Checks that `json` is one JSON value that can be stored: well-formed, and not too deep.
 pub(super) fn check_value(json: &str) -> Result<(), Fault<'_>> {
+    if scan::is_value(json) {
+        return check_nesting(json);
+    }
     match serde_json::from_str::<&RawValue>(json) {
-        Ok(value) => check_nesting(value),
+        Ok(value) => check_nesting(value.get()),
         Err(error) => Err(syntax_fault(json, &error)),
     }
 }
 
 /// Checks that a well-formed value is not too deep.
-pub(super) fn check_nesting(value: &RawValue) -> Result<(), Fault<'_>> {
-    let json = value.get().as_bytes();
+pub(super) fn check_nesting(value: &str) -> Result<(), Fault<'_>> {
+    let json = value.as_bytes();
     // Too few brackets, in strings or not, to be too deep: the usual case, told at memory speed.
     if opening_brackets(json) <= NESTING_MAX {
         return Ok(());

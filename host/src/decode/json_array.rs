@@ -15,7 +15,7 @@ pub(super) fn read<'a>(batch: &mut Batch<'a, '_>, decode: DecodeEvent) -> Result
         return fault.map_or(Ok(()), Err);
     }
     batch.reserve();
-    let read = json::elements(text, |element| batch.decode(element.get(), decode));
+    let read = json::elements(text, |element| batch.decode(element, decode));
     match (read, fault) {
         (read, None) => read,
         // Cut at the fault, the text is faulty at its end at the latest; what is faulty before

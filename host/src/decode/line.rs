@@ -76,7 +76,7 @@ impl<'a> Line<'a> {
             Some(encoding) => (decoded(&value, encoding)?, false),
             None => {
                 json::check_nesting(value.value).map_err(|fault| value.locate(fault))?;
-                (value.value.get().as_bytes().into(), true)
+                (value.value.as_bytes().into(), true)
             }
         };
         let content_type = line.content_type.map(|field| field.text()).transpose()?;
@@ -146,7 +146,7 @@ fn time<'a>(field: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
 }
 
 fn partition<'a>(field: &Member<'a>) -> Result<u32, Fault<'a>> {
-    let number = field.value.get().parse();
+    let number = field.value.parse();
     number.map_err(|_| field.refuse_value("expected a partition, an integer from 0"))
 }
 
@@ -155,11 +155,11 @@ pub(super) fn push_headers<'a>(
     field: &Member<'a>,
     limits: &Limits,
 ) -> Result<(), Fault<'a>> {
-    let pushed = json::members(field.value.get(), |header| {
+    let pushed = json::members(field.value, |header| {
         let value = json::text(header.value);
-        value.and_then(|value| push_header(event, header.name.clone(), value, limits)).map_err(
-            |fault| fault.at(header.value.get()).field(&format!("headers.{}", header.name)),
-        )
+        value
+            .and_then(|value| push_header(event, header.name.clone(), value, limits))
+            .map_err(|fault| fault.at(header.value).field(&format!("headers.{}", header.name)))
     });
     pushed.map_err(|fault| field.locate(fault))
 }

@@ -8,6 +8,7 @@
 //! | `line` | one event as `{"value", "key"?, "headers"?, "id"?, "time"?, "partition"?, "type"?, …}` |
 //! | `cloudevents` | one CloudEvent 1.0, in structured or binary mode |
 //! | `json` | JSON objects and arrays, each part with its place in the body |
+//! | `scan` | where a JSON value ends, at the speed of memory |
 //!
 //! Pure: no topic, no partition, no status code. Events borrow from the request, so that a usual one
 //! costs no allocation but for its headers. They come back as a `Vec` and not through a callback,
@@ -22,6 +23,7 @@ mod json_array;
 mod line;
 mod media_type;
 mod ndjson;
+mod scan;
 
 use std::borrow::Cow;
 
@@ -87,7 +89,7 @@ pub(crate) fn addressed<'a>(body: &'a [u8], limits: &Limits) -> Result<Addressed
     let mut topics = Vec::new();
     let read = json::utf8(body).into_result().and_then(|text| {
         json::elements(text, |element| {
-            batch.decode(element.get(), |text, limits| {
+            batch.decode(element, |text, limits| {
                 let (topic, event) = line::addressed(text, limits)?;
                 topics.push(topic);
                 Ok(event)

@@ -45,7 +45,7 @@ fn attribute<'a>(member: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
     const STRINGS: [&str; 7] =
         ["id", "source", "specversion", "type", "time", "datacontenttype", "partitionkey"];
 
-    let raw = member.value.get();
+    let raw = member.value;
     let is_integer = raw.parse::<i64>().is_ok();
     let is_boolean = matches!(raw, "true" | "false");
     if (is_integer || is_boolean) && !STRINGS.contains(&&*member.name) {
@@ -58,7 +58,7 @@ fn attribute<'a>(member: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
 fn set_data<'a>(event: &mut Event<'a>, data: &Member<'a>) -> Result<(), Fault<'a>> {
     if event.content_type.as_deref().is_none_or(is_json) {
         json::check_nesting(data.value).map_err(|fault| data.locate(fault))?;
-        event.value = data.value.get().as_bytes().into();
+        event.value = data.value.as_bytes().into();
         settle_content_type(event);
         event.value_is_json = true;
         return Ok(());
