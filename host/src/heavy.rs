@@ -2,8 +2,9 @@
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Below this many bytes, decoding or encoding takes less than handing the thread over does good.
-const HEAVY_BYTES: usize = 256 << 10;
+/// Below this many bytes, decoding or encoding takes well below a millisecond: handing the thread over
+/// does less good than it costs.
+const HEAVY_BYTES: usize = 1 << 20;
 
 /// Runs `work` on about `bytes` bytes. If that takes a while, the other tasks of this thread go on
 /// elsewhere meanwhile; where there is no elsewhere they wait.

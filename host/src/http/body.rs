@@ -26,6 +26,11 @@ const CONTROL_BYTES_MAX: usize = 256 << 10;
 /// What a body has to bring for its time to begin anew: a byte now and then does not do.
 pub(crate) const PROGRESS_BYTES: usize = 16 << 10;
 
+/// Room that is made at once for a body that says how long it is, and how many times what has come:
+/// growing into it copies what is there.
+const ROOM_BYTES: usize = 1 << 20;
+const ROOM_TIMES: usize = 16;
+
 /// How much is unpacked at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -38,6 +43,8 @@ pub(crate) struct HeldBody {
     pub(crate) bytes: Vec<u8>,
     permit: Permit,
     limit: Limit,
+    /// About how many bytes are to come.
+    expected: usize,
 }
 
 /// What bounds a body, packed and unpacked.
@@ -56,7 +63,7 @@ enum Packing {
 
 impl HeldBody {
     fn new(budget: &Arc<Budget>, project: &ProjectName, limit: Limit) -> Self {
-        Self { bytes: Vec::new(), permit: budget.permit(project.clone()), limit }
+        Self { bytes: Vec::new(), permit: budget.permit(project.clone()), limit, expected: 0 }
     }
 
     /// The bytes, and their permit, which is to be kept as long as they are.
@@ -68,6 +75,11 @@ impl HeldBody {
         let length = self.bytes.len().saturating_add(chunk.len());
         self.limit.check(length)?;
         self.permit.grow_to(length)?;
+        if self.bytes.capacity() < length {
+            // In proportion to what has come: who only announces a body gets little memory.
+            let room = self.expected.min(ROOM_TIMES * length).max(length);
+            self.bytes.reserve(room - self.bytes.len());
+        }
         self.bytes.extend_from_slice(chunk);
         Ok(())
     }
@@ -200,8 +212,10 @@ async fn read_within(
     let headers = request.headers();
     expect_one(headers, CONTENT_TYPE)?;
     let packing = packing(headers)?;
-    limit.check(content_length(headers).unwrap_or(0))?;
+    let length = content_length(headers).unwrap_or(0);
+    limit.check(length)?;
     let mut held = HeldBody::new(budget, project, limit);
+    held.expected = length.min(ROOM_BYTES);
     receive(app, request.into_body(), &mut held).await?;
     let Some(packing) = packing else { return Ok(held) };
     let mut unpacked = HeldBody::new(budget, project, limit);

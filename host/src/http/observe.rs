@@ -1,8 +1,11 @@
 //! What happens around every call: its id, its line in the log, its place in the metrics; and a
 //! panic becomes an answer.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::HeaderName;
@@ -10,6 +13,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -40,6 +45,38 @@ impl Presence {
     }
 }
 
+/// A call that changes something: it runs to its end, also when the client goes away meanwhile, for
+/// what is in memory has to follow what is stored. Only then it becomes a task of its own.
+struct ToItsEnd {
+    /// `None` once it has ended.
+    call: Option<BoxFuture<'static, Result<Response, Box<dyn Any + Send>>>>,
+    /// Dropped when the client is gone.
+    here: Option<watch::Sender<()>>,
+}
+
+impl Future for ToItsEnd {
+    type Output = Result<Response, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let polled = call.as_mut().poll(context);
+        if polled.is_ready() {
+            self.call = None;
+        }
+        polled
+    }
+}
+
+impl Drop for ToItsEnd {
+    fn drop(&mut self) {
+        drop(self.here.take());
+        // Without a runtime nothing runs any more.
+        if let (Some(call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
+            runtime.spawn(call);
+        }
+    }
+}
+
 pub(crate) async fn observe(
     State(app): State<Arc<App>>,
     mut request: Request,
@@ -53,15 +90,14 @@ pub(crate) async fn observe(
     // `/v1` is the same API.
     let route = route.strip_prefix("/v1").unwrap_or(route);
     let answered = if method.is_safe() {
-        AssertUnwindSafe(next.run(request)).catch_unwind().await.ok()
+        AssertUnwindSafe(next.run(request)).catch_unwind().await
     } else {
-        // What changes something runs to its end, also when the client goes away meanwhile: what
-        // is in memory has to follow what is stored.
-        let (_here, presence) = watch::channel(());
+        let (here, presence) = watch::channel(());
         request.extensions_mut().insert(Presence(presence));
-        tokio::spawn(next.run(request)).await.ok()
+        let call = AssertUnwindSafe(next.run(request)).catch_unwind();
+        ToItsEnd { call: Some(call.boxed()), here: Some(here) }.await
     };
-    let mut response = answered.unwrap_or_else(|| {
+    let mut response = answered.unwrap_or_else(|_| {
         // The panic's own message has been printed by the panic hook.
         ApiError::Internal { inside: "the call panicked".to_owned() }.into_response()
     });
@@ -93,6 +129,25 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_call_whose_client_is_gone_runs_to_its_end() {
+        let (gone, presence) = watch::channel(());
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
+        let mut presence = Presence(presence);
+        let call = async move {
+            presence.ended().await;
+            wait.await.unwrap();
+            ended.send(()).unwrap();
+            Ok(Response::default())
+        };
+        let mut call = ToItsEnd { call: Some(call.boxed()), here: Some(gone) };
+        assert!(futures_util::poll!(&mut call).is_pending());
+        drop(call);
+        go_on.send(()).unwrap();
+        end.await.unwrap();
+    }
 
     #[test]
     fn a_clients_id_is_taken_over_if_it_is_short_and_visible() {

@@ -43,6 +43,17 @@ impl RecordWriter {
         self
     }
 
+    /// Makes room for the records of segments at once: growing into it copies what is there.
+    pub(crate) fn with_room_for(mut self, segments: &[Segment]) -> Self {
+        /// Names of fields, offset, timestamp, and what stands between records.
+        const AROUND: usize = 120;
+
+        let around = AROUND + self.topic.len();
+        let bytes = |segment: &Segment| segment.byte_len() + around * segment.count() as usize;
+        self.out.reserve(segments.iter().map(bytes).sum());
+        self
+    }
+
     /// Writes all records of a segment.
     ///
     /// # Errors
@@ -53,15 +64,14 @@ impl RecordWriter {
         partition: Partition,
         segment: &Segment,
     ) -> Result<(), StoreError> {
-        // The same for all records of a segment.
-        let timestamp = timestamp::format(segment.timestamp());
+        let frame = self.frame(partition, segment);
         for record in segment.records() {
             let (offset, record) = decoded(partition, segment, record)?;
             if !self.is_first && self.layout == Layout::Array {
                 self.out.push(b',');
             }
             self.is_first = false;
-            self.put_record(partition, offset, &timestamp, &record);
+            self.put_record(&frame, offset, &record);
             if self.layout == Layout::Lines {
                 self.out.push(b'\n');
             }
@@ -80,12 +90,12 @@ impl RecordWriter {
         segment: &Segment,
         id: impl Fn(u64) -> I,
     ) -> Result<(), StoreError> {
-        let timestamp = timestamp::format(segment.timestamp());
+        let frame = self.frame(partition, segment);
         for record in segment.records() {
             let (offset, record) = decoded(partition, segment, record)?;
             // Writing to a vector cannot fail.
             let _ = write!(self.out, "id: {}\ndata: ", id(offset));
-            self.put_record(partition, offset, &timestamp, &record);
+            self.put_record(&frame, offset, &record);
             self.out.extend_from_slice(b"\n\n");
         }
         Ok(())
@@ -96,14 +106,17 @@ impl RecordWriter {
         self.out
     }
 
-    fn put_record(&mut self, partition: Partition, offset: u64, time: &str, record: &Record<'_>) {
+    fn frame(&self, partition: Partition, segment: &Segment) -> Frame {
+        Frame::new(&self.topic, partition, &timestamp::format(segment.timestamp()))
+    }
+
+    fn put_record(&mut self, frame: &Frame, offset: u64, record: &Record<'_>) {
         let out = &mut self.out;
-        out.extend_from_slice(b"{\"topic\":");
-        out.extend_from_slice(&self.topic);
-        // Writing to a vector cannot fail.
-        let _ = write!(out, ",\"partition\":{partition},\"offset\":{offset}");
-        let _ = write!(out, ",\"timestamp\":\"{time}\"");
+        out.extend_from_slice(&frame.before_offset);
+        out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
+        out.extend_from_slice(&frame.behind_offset);
         if let Some((_, attempt)) = self.tried.filter(|(tried, _)| *tried == offset) {
+            // Writing to a vector cannot fail.
             let _ = write!(out, ",\"attempt\":{attempt}");
         }
         let optional = [
@@ -121,6 +134,23 @@ impl RecordWriter {
         put_headers(out, &record.headers);
         put_value(out, record, self.layout);
         out.push(b'}');
+    }
+}
+
+/// What all records of a segment have around their offset.
+struct Frame {
+    before_offset: Vec<u8>,
+    behind_offset: Vec<u8>,
+}
+
+impl Frame {
+    /// `topic` is a JSON string.
+    fn new(topic: &[u8], partition: Partition, timestamp: &str) -> Self {
+        let partition = format!(",\"partition\":{partition},\"offset\":");
+        Self {
+            before_offset: [b"{\"topic\":", topic, partition.as_bytes()].concat(),
+            behind_offset: format!(",\"timestamp\":\"{timestamp}\"").into_bytes(),
+        }
     }
 }
 
@@ -146,8 +176,12 @@ fn put_value(out: &mut Vec<u8>, record: &Record<'_>, layout: Layout) {
     out.extend_from_slice(record.value);
     if layout == Layout::Lines {
         // A line break in a JSON text is white space between its parts: in a string it is escaped.
-        for byte in out.iter_mut().skip(start).filter(|byte| matches!(byte, b'\n' | b'\r')) {
-            *byte = b' ';
+        let mut rest = out.get_mut(start..).unwrap_or_default();
+        while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+            let (_, line_break) = std::mem::take(&mut rest).split_at_mut(at);
+            let Some((line_break, behind)) = line_break.split_first_mut() else { break };
+            *line_break = b' ';
+            rest = behind;
         }
     }
 }
@@ -158,7 +192,8 @@ mod tests {
 
     fn written(record: &Record<'_>, layout: Layout) -> String {
         let mut writer = RecordWriter::new("a.b", layout, Vec::new());
-        writer.put_record(Partition(2), 7, "2026-01-02T03:04:05.678Z", record);
+        let frame = Frame::new(b"\"a.b\"", Partition(2), "2026-01-02T03:04:05.678Z");
+        writer.put_record(&frame, 7, record);
         String::from_utf8(writer.finish()).unwrap()
     }
 
@@ -193,7 +228,7 @@ mod tests {
         let out = |offset| {
             let writer = RecordWriter::new("t", Layout::Array, Vec::new());
             let mut writer = writer.with_tried(Some((7, 3)));
-            writer.put_record(Partition(0), offset, "T", &record);
+            writer.put_record(&Frame::new(b"\"t\"", Partition(0), "T"), offset, &record);
             let json: serde_json::Value = serde_json::from_slice(&writer.finish()).unwrap();
             json["attempt"].as_u64()
         };

@@ -66,11 +66,12 @@ pub(crate) async fn read(
     }
     let layout = if wants_lines(&headers) { Layout::Lines } else { Layout::Array };
     let bytes: usize = found.segments.iter().map(|segment| segment.byte_len()).sum();
-    let mut out = Vec::with_capacity(bytes);
+    let mut out = Vec::new();
     if layout == Layout::Array {
         out.extend_from_slice(b"{\"records\":[");
     }
-    let mut writer = RecordWriter::new(topic.name.as_str(), layout, out);
+    let writer = RecordWriter::new(topic.name.as_str(), layout, out);
+    let mut writer = writer.with_room_for(&found.segments);
     heavy(bytes, || {
         found.segments.iter().try_for_each(|segment| writer.write(partition, segment))
     })?;
