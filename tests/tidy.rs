@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "host/src/ledger/tests/",
             "host/benches/",
             "tests/e2e/ledger",
+            "tests/instructions/",
         ],
     ),
 ];

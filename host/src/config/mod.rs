@@ -289,13 +289,12 @@ impl Config {
         let limits = CompileLimits { processor: compile_time, ..CompileLimits::default() };
         let compiler = Compiler::Child { program, limits };
         Ok(PluginConfig {
-            cache: self.data.join("plugin-code"),
-            compiler,
             threads,
             upload_bytes_max,
             memory_max,
             memory_total,
             timeout_max,
+            ..PluginConfig::new(self.data.join("plugin-code"), compiler)
         })
     }
 

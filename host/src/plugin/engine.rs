@@ -48,13 +48,14 @@ pub(super) fn compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 
-/// The engine that runs, where no memory is larger than `memory_max`.
-pub(super) fn running(memory_max: usize) -> wasmtime::Result<Engine> {
+/// The engine that runs, where no memory is larger than `memory_max`, and no more than `instances_max`
+/// components have an instance at a time.
+pub(super) fn running(memory_max: usize, instances_max: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES_MAX)
-        .total_core_instances(INSTANCES_MAX * 8)
-        .total_memories(INSTANCES_MAX * 2)
-        .total_tables(INSTANCES_MAX * 8)
+    pool.total_component_instances(instances_max)
+        .total_core_instances(instances_max * 8)
+        .total_memories(instances_max * 2)
+        .total_tables(instances_max * 8)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)

@@ -52,6 +52,8 @@ pub struct PluginConfig {
     pub memory_total: usize,
     /// Time of one call, whatever a binding asks for. Default 3 s.
     pub timeout_max: Duration,
+    /// Instances at a time, of all plugins: each may take 8 GiB of addresses. Default 256.
+    pub instances_max: u32,
 }
 
 impl PluginConfig {
@@ -65,6 +67,7 @@ impl PluginConfig {
             memory_max: 256 << 20,
             memory_total: 1 << 30,
             timeout_max: Duration::from_secs(3),
+            instances_max: engine::INSTANCES_MAX,
         }
     }
 
@@ -354,7 +357,7 @@ impl Plugins {
 
 impl Machine {
     fn new(config: &PluginConfig) -> wasmtime::Result<Self> {
-        let engine = engine::running(config.memory_max)?;
+        let engine = engine::running(config.memory_max, config.instances_max)?;
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker)?;
         Ok(Self {
