@@ -1,6 +1,7 @@
 //! The server as its users run it: a process, a port, HTTP and the command line.
 #![cfg(test)]
 
+mod bench;
 mod connector_cli;
 mod durable;
 mod flights;

@@ -1,5 +1,5 @@
-//! The HTTP client that all commands but `serve` go through: the server's address, the key, errors
-//! as the server tells them, and when to try again.
+//! The HTTP client that all commands but `serve` go through: errors as the server tells them, and when
+//! to try again.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use serde_json::Value;
 use stream_storage::ProjectName;
 use tokio::time::{Instant, sleep};
 
+use super::options::ClientOptions;
 use super::output::{CliError, say};
 
-const DEFAULT_URL: &str = "http://127.0.0.1:4404";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// No answer is silent for longer: reads wait at most 20 s for records, commits for seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,53 +23,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// More of an answer that is not the API's is of no help.
 const MESSAGE_CHARS_MAX: usize = 200;
-
-/// Where the server is, and as whom to speak to it.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Client options")]
-pub(super) struct ClientOptions {
-    /// The server's address [default: http://127.0.0.1:4404]
-    #[arg(long, global = true, env = "STREAM_URL", value_parser = parse_url)]
-    pub(super) url: Option<Url>,
-
-    /// The API key
-    #[arg(long, global = true, env = "STREAM_API_KEY", hide_env_values = true)]
-    pub(super) key: Option<String>,
-
-    /// The project
-    #[arg(
-        long,
-        global = true,
-        env = "STREAM_PROJECT",
-        default_value = "default",
-        value_parser = ProjectName::parse
-    )]
-    pub(super) project: ProjectName,
-
-    /// Print JSON, for scripts
-    #[arg(long, global = true)]
-    pub(super) json: bool,
-
-    /// Trust the certificates in this PEM file, and no others
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(super) ca_cert: Option<PathBuf>,
-}
-
-impl ClientOptions {
-    /// The server's address, or the one that `stream serve` has unless it is told otherwise.
-    pub(super) fn url(&self) -> Url {
-        #[expect(clippy::expect_used, reason = "it is a constant")]
-        self.url.clone().unwrap_or_else(|| Url::parse(DEFAULT_URL).expect("an address"))
-    }
-}
-
-fn parse_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        _ => Err("expected an address that starts with `http://` or `https://`".to_owned()),
-    }
-}
 
 /// An error as the server tells it.
 #[derive(Debug, thiserror::Error)]
@@ -373,12 +326,13 @@ where
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::cli::options::parse_url;
     use std::cell::Cell;
 
     /// A client for a server on this machine.
     pub(in crate::cli) fn client(url: &str) -> Client {
         let options = ClientOptions {
-            url: parse_url(url).unwrap(),
+            url: Some(parse_url(url).unwrap()),
             key: Some("sk_test".to_owned()),
             project: ProjectName::parse("p").unwrap(),
             json: false,

@@ -12,7 +12,8 @@
 //! | `plugin` | a folder of commands, from a new project to a binding |
 //! | `worker` | a folder of commands: queues, jobs, and running commands for these |
 //! | `bench` | measurements of a server, or of one that is started for it |
-//! | `client` | the HTTP client: address, key, retries, the server's errors |
+//! | `options` | the server's address, the key |
+//! | `client` | the HTTP client: retries, the server's errors |
 //! | `output` | tables or JSON, error messages, exit codes |
 
 mod bench;
@@ -25,6 +26,7 @@ mod group;
 mod hooks;
 mod key;
 mod ledger;
+mod options;
 mod output;
 mod plugin;
 mod project;
@@ -39,8 +41,9 @@ mod worker;
 
 use std::process::ExitCode;
 
+use client::Client;
 pub use client::ServerError;
-use client::{Client, ClientOptions};
+use options::ClientOptions;
 pub use output::CliError;
 use output::Output;
 pub use publish::InputError;

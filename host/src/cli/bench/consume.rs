@@ -16,7 +16,7 @@ use super::payload::{self, Body, Shape};
 use super::progress::{self, Progress};
 use super::publish::pick;
 use super::site::{Place, Site};
-use super::wire::{Endpoint, NDJSON, refused};
+use super::wire::{Endpoint, NDJSON};
 use crate::cli::output::CliError;
 
 /// What the server reads at most at once.
@@ -194,10 +194,8 @@ impl Reading {
                 );
                 let started = Instant::now();
                 let request = self.endpoint.get(&path, self.lines.then_some(NDJSON));
-                let answer = wire.send(request).await?;
-                if !answer.status.is_success() {
-                    return Err(refused(answer.status, &answer.body));
-                }
+                let (answer, refusals) = wire.insist(request).await?;
+                measured.refusals += refusals;
                 measured.requests += 1;
                 measured.times.record(started.elapsed());
                 measured.bytes += answer.body.len() as u64;
@@ -258,10 +256,7 @@ pub(super) async fn first_pages(
             let path =
                 format!("/topics/{topic}/partitions/{partition}/records?offset=0&limit={records}");
             let started = Instant::now();
-            let answer = wire.send(site.endpoint.get(&path, Some(NDJSON))).await?;
-            if !answer.status.is_success() {
-                return Err(refused(answer.status, &answer.body));
-            }
+            wire.insist(site.endpoint.get(&path, Some(NDJSON))).await?;
             times.record(started.elapsed());
         }
     }

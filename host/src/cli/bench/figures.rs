@@ -30,10 +30,6 @@ impl Times {
         let _ = self.0.add(&other.0);
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.0.len()
-    }
-
     /// So many of a hundred took no longer.
     pub(super) fn percentile(&self, percent: f64) -> Duration {
         Duration::from_micros(self.0.value_at_percentile(percent))
@@ -216,7 +212,6 @@ mod tests {
         (1..=50).for_each(|millis| a.record(Duration::from_millis(millis)));
         (51..=100).for_each(|millis| b.record(Duration::from_millis(millis)));
         a.merge(&b);
-        assert_eq!(a.count(), 100);
         let near = |got: Duration, millis: f64| (got.as_secs_f64() * 1e3 - millis).abs() < 0.1;
         assert!(near(a.percentile(50.0), 50.0), "{:?}", a.percentile(50.0));
         assert!(near(a.percentile(99.0), 99.0), "{:?}", a.percentile(99.0));

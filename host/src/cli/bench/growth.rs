@@ -55,6 +55,17 @@ struct Lines {
 }
 
 impl GrowthBench {
+    /// As it is unless told otherwise.
+    pub(super) fn usual() -> Self {
+        Self {
+            topics: vec![1, 100, 1_000],
+            connections: vec![1, 64, 512],
+            groups: vec![1, 10, 100],
+            records: vec![1_000_000, 10_000_000, 50_000_000],
+            duration: Duration::from_secs(10),
+        }
+    }
+
     pub(super) async fn run(self, place: &Place) -> Result<Told, CliError> {
         place.own_only("bench growth")?;
         let tables = [

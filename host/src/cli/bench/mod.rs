@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `publish`, `consume`, `e2e`, `wasm`, `connectors`, `growth`, `soak` | a measurement each |
+//! | `suite` | all of them, beside what is aimed at |
 //! | `site` | where it takes place: a server, and what is made on it |
 //! | `own_server` | a server that is started for it |
 //! | `payload` | what is sent |
@@ -23,6 +24,7 @@ mod progress;
 mod publish;
 mod site;
 mod soak;
+mod suite;
 mod wasm;
 mod wire;
 
@@ -31,7 +33,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::ClientOptions;
+use super::options::ClientOptions;
 use super::output::{CliError, Output};
 use site::Place;
 
@@ -61,6 +63,7 @@ enum BenchCommand {
     Connectors(connectors::ConnectorsBench),
     Growth(growth::GrowthBench),
     Soak(soak::SoakBench),
+    Suite(suite::SuiteBench),
 }
 
 impl BenchArgs {
@@ -74,6 +77,7 @@ impl BenchArgs {
             BenchCommand::Connectors(bench) => bench.run(&place).await,
             BenchCommand::Growth(bench) => bench.run(&place).await,
             BenchCommand::Soak(bench) => bench.run(&place).await,
+            BenchCommand::Suite(bench) => bench.run(&place).await,
         }?;
         told.show(output)
     }

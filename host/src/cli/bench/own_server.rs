@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Url;
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 use super::figures::Times;
 use crate::cli::output::CliError;
@@ -146,7 +147,7 @@ async fn spawn(data: &Path, arguments: &[String]) -> Result<(Child, Url), CliErr
         .arg(data)
         .args(arguments)
         .env("STREAM_API_KEY", KEY)
-        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+        .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

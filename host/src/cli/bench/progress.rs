@@ -30,12 +30,6 @@ impl Progress {
         self.0.tick();
     }
 
-    /// Shows a sentence.
-    pub(super) fn say(&self, sentence: String) {
-        self.0.set_message(sentence);
-        self.0.tick();
-    }
-
     pub(super) fn clear(&self) {
         self.0.finish_and_clear();
     }

@@ -22,6 +22,9 @@ use crate::cli::output::CliError;
 /// How often the server trims, and how often its figures are looked at.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// What no answer is to take under steady load.
+const LONGEST_WAIT_MS: f64 = 100.0;
+
 /// Publish many gigabytes while retention trims behind
 ///
 /// Tells how much was written to the disk for each byte of events (write amplification), how much the
@@ -72,6 +75,12 @@ struct Peak {
 }
 
 impl SoakBench {
+    /// As it is unless told otherwise.
+    pub(super) fn usual() -> Self {
+        let (bytes, keep) = (20_000_000_000, 2_000_000_000);
+        Self { bytes, keep, size: 256, partitions: 8, connections: 8, rate: None }
+    }
+
     pub(super) async fn run(self, place: &Place) -> Result<Told, CliError> {
         place.own_only("bench soak")?;
         if self.connections == 0 || self.size == 0 || self.partitions == 0 {
@@ -175,7 +184,13 @@ impl Soaked {
         Told { figures, text }
     }
 
-    pub(super) fn json(&self) -> Value {
+    /// The longest wait, whether it is as short as it is to be, and all figures.
+    pub(super) fn row(&self) -> (String, bool, Value) {
+        let longest = millis(self.measured.times.longest());
+        (format!("{longest} ms"), longest < LONGEST_WAIT_MS, self.json())
+    }
+
+    fn json(&self) -> Value {
         json!({
             "publish": self.measured.json(),
             "write_amplification": self.write_amplification,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Told;
 use super::figures::{Measured, Shares};
+use super::own_server::{Memory, OwnServer};
 use super::publish::{LoadArgs, PublishBench};
 use super::site::Place;
 use crate::cli::output::CliError;
@@ -36,11 +37,15 @@ impl WasmBench {
         if self.rounds == 0 {
             return Err(CliError::Usage("`--rounds` is at least 1".to_owned()));
         }
-        let shares = self.measure(place).await?;
+        let (shares, _) = self.measure(place).await?;
         Ok(Told { figures: json!({ "wasm": shares.json() }), text: shares.human() })
     }
 
-    pub(super) async fn measure(&self, place: &Place) -> Result<Shares, CliError> {
+    /// Also says what memory the server took.
+    pub(super) async fn measure(
+        &self,
+        place: &Place,
+    ) -> Result<(Shares, Option<Memory>), CliError> {
         let site = place.open(&[]).await?;
         let (load, ack) = (self.load.clone(), "durable".to_owned());
         let plain = PublishBench { load, ack, single: false, plugin: None, schema: None };
@@ -63,7 +68,8 @@ impl WasmBench {
                 }
             }
         }
+        let memory = site.server.as_ref().and_then(OwnServer::memory);
         site.close().await?;
-        Ok(Shares::new(without, with))
+        Ok((Shares::new(without, with), memory))
     }
 }
