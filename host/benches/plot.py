@@ -22,17 +22,16 @@ def main() -> None:
     def rates(axis, lines, of, label=None) -> None:
         axis.plot([line[of] for line in lines], [line["events_per_second"] / 1e6 for line in lines], "o-", label=label)
         axis.set(xscale="log", xlabel=of, ylabel="M events/s")
-        axis.set_ylim(bottom=0)
 
     rates(topics, told["topics"], "topics")
-    topics.set_title("publish, 8 connections, batches of 1,000")
+    topics.set(title="publish, 8 connections, batches of 1,000", ylim=(0, 2))
     for batch in sorted({line["batch"] for line in told["connections"]}):
         lines = [line for line in told["connections"] if line["batch"] == batch]
         rates(connections, lines, "connections", "one event a request" if batch == 1 else f"batches of {batch}")
-    connections.set(title="publish, one topic", yscale="log")
+    connections.set(title="publish, one topic", yscale="log", ylim=(1e-3, 3))
     connections.legend()
     rates(groups, told["groups"], "groups")
-    groups.set_title("read, all groups together")
+    groups.set(title="read, all groups together", ylim=(0, 10))
     stored = [line["records"] for line in told["records"]]
     records.plot(stored, [line["restart_ms"] for line in told["records"]], "o-", label="restart, ms")
     records.plot(stored, [line["memory_idle_mib"] for line in told["records"]], "o-", label="memory after it, MiB")

@@ -22,7 +22,7 @@ const RECLAIM_BYTES_MIN: u64 = 16 << 20;
 /// … and at least this part of it: compaction visits all keys of the keyspace.
 const RECLAIM_PART: u64 = 16;
 /// With so much more trimmed, of all keyspaces, the next turn does not wait for its interval.
-const URGENT_BYTES: u64 = 256 << 20;
+const URGENT_BYTES: u64 = 1 << 30;
 /// A dropped topic is reclaimed after this, however small it is.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 /// Rewriting blob files takes at most this many times the room that it frees: a quarter of each is

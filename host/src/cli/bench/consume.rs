@@ -75,16 +75,12 @@ impl ConsumeBench {
             let problem = "`--events`, `--groups` and `--connections` are at least 1";
             return Err(CliError::Usage(problem.to_owned()));
         }
-        let site = place.open(&[]).await?;
-        let topic = self.fill(&site).await?;
-        let measured = self.measure(&site, &topic).await?;
-        let mut told = measured.json();
-        if let Some(memory) = site.server.as_ref().and_then(|server| server.memory())
-            && let Some(told) = told.as_object_mut()
-        {
-            told.insert("server_memory".to_owned(), memory.json());
-        }
-        site.close().await?;
+        let measured = place.with(async |site| {
+            let topic = self.fill(site).await?;
+            Ok((self.measure(site, &topic).await?, site.memory()))
+        });
+        let (measured, memory) = measured.await?;
+        let told = measured.json_with(memory);
         Ok(Told { figures: json!({ "consume": told }), text: measured.human() })
     }
 

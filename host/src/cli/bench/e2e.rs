@@ -74,9 +74,7 @@ impl E2eBench {
             let problem = "`--rate` is above 0, `--batch` and `--connections` are at least 1";
             return Err(CliError::Usage(problem.to_owned()));
         }
-        let site = place.open(&[]).await?;
-        let latencies = self.measure(&site).await?;
-        site.close().await?;
+        let latencies = place.with(async |site| self.measure(site).await).await?;
         let Latencies { sse, long_poll, acknowledged, sync } = &latencies;
         let sync_line = sync.as_ref().map(|sync| format!("\n  a sync alone  {}", human(sync)));
         let text = format!(

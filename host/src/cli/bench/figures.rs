@@ -5,6 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::own_server::Memory;
+
 /// Times up to this are told apart, to three digits.
 const TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -100,6 +102,15 @@ impl Measured {
             "refusals": self.refusals,
             "latency_ms": self.times.json(),
         })
+    }
+
+    /// With what the server took, if that is known.
+    pub(super) fn json_with(&self, memory: Option<Memory>) -> Value {
+        let mut told = self.json();
+        if let (Some(told), Some(memory)) = (told.as_object_mut(), memory) {
+            told.insert("server_memory".to_owned(), memory.json());
+        }
+        told
     }
 
     pub(super) fn human(&self) -> String {

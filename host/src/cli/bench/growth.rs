@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::Told;
 use super::consume::{ConsumeBench, fill, first_pages};
 use super::figures::{Times, millis, short};
-use super::own_server::Memory;
 use super::payload::Shape;
 use super::publish::{LoadArgs, PublishBench};
 use super::site::{Place, Site};
@@ -166,7 +165,7 @@ impl GrowthBench {
             let while_filled = memory(&site);
             let started = site.restart().await?;
             // Before it has read anything.
-            let idle = site.server.as_ref().and_then(|server| server.memory()).map(|m| m.now);
+            let idle = site.memory().map(|memory| memory.now);
             let pages = first_pages(&site, &topic, PARTITIONS, 100).await?;
             let page = |times: &Times, percent| millis(times.percentile(percent));
             lines.push(json!({
@@ -186,8 +185,7 @@ impl GrowthBench {
 
 /// At most so far, in MiB.
 fn memory(site: &Site) -> Option<f64> {
-    let memory: Option<Memory> = site.server.as_ref().and_then(|server| server.memory());
-    memory.map(|memory| memory.peak.round())
+    site.memory().map(|memory| memory.peak.round())
 }
 
 /// The fields, and those of `line` behind them.

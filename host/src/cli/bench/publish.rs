@@ -140,17 +140,13 @@ impl PublishBench {
             self.load.batch = 1;
         }
         self.load.check()?;
-        let site = place.open(&[]).await?;
-        let topics = site.topics("publish", self.load.topics, self.load.partitions).await?;
-        self.prepare(&site, &topics).await?;
-        let measured = self.measure(&site, &topics, "publish").await?;
-        let mut told = measured.json();
-        if let Some(memory) = site.server.as_ref().and_then(|server| server.memory())
-            && let Some(told) = told.as_object_mut()
-        {
-            told.insert("server_memory".to_owned(), memory.json());
-        }
-        site.close().await?;
+        let measured = place.with(async |site| {
+            let topics = site.topics("publish", self.load.topics, self.load.partitions).await?;
+            self.prepare(site, &topics).await?;
+            Ok((self.measure(site, &topics, "publish").await?, site.memory()))
+        });
+        let (measured, memory) = measured.await?;
+        let told = measured.json_with(memory);
         Ok(Told { figures: json!({ "publish": told }), text: measured.human() })
     }
 

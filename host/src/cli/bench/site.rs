@@ -10,7 +10,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
-use super::own_server::{KEY, OwnServer};
+use super::own_server::{KEY, Memory, OwnServer};
 use super::payload::TEN_FIELDS;
 use super::wire::Endpoint;
 use crate::cli::client::Client;
@@ -69,6 +69,23 @@ impl Place {
         let run = format!("bench-{:08x}", rand::rng().random::<u32>());
         let client = Client::new(options.clone())?;
         Ok(Site { client, endpoint, server, options, run, made: Mutex::default() })
+    }
+
+    /// Opens it for a measurement, and cleans up whatever comes of that.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); the measurement's.
+    pub(super) async fn with<T>(
+        &self,
+        measure: impl AsyncFnOnce(&Site) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let site = self.open(&[]).await?;
+        let measured = measure(&site).await;
+        let closed = site.close().await;
+        let measured = measured?;
+        closed?;
+        Ok(measured)
     }
 
     /// # Errors
@@ -175,6 +192,11 @@ impl Site {
         self.endpoint = Endpoint::new(&server.url, key.as_deref(), project)?;
         self.client = Client::new(self.options.clone())?;
         Ok(took)
+    }
+
+    /// What its own server takes.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        self.server.as_ref().and_then(OwnServer::memory)
     }
 
     /// Deletes what was made, and stops the server if it is of its own.

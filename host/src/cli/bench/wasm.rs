@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::Told;
 use super::figures::{Measured, Shares};
-use super::own_server::{Memory, OwnServer};
+use super::own_server::Memory;
 use super::publish::{LoadArgs, PublishBench};
-use super::site::Place;
+use super::site::{Place, Site};
 use crate::cli::output::CliError;
 
 /// Publish with and without a validator, in turns, and compare
@@ -46,7 +46,10 @@ impl WasmBench {
         &self,
         place: &Place,
     ) -> Result<(Shares, Option<Memory>), CliError> {
-        let site = place.open(&[]).await?;
+        place.with(async |site| Ok((self.pairs(site).await?, site.memory()))).await
+    }
+
+    async fn pairs(&self, site: &Site) -> Result<Shares, CliError> {
         let (load, ack) = (self.load.clone(), "durable".to_owned());
         let plain = PublishBench { load, ack, single: false, plugin: None, schema: None };
         let plugin = Some(self.plugin.clone()).filter(|_| self.schema.is_none());
@@ -54,7 +57,7 @@ impl WasmBench {
         let (topics, partitions) = (self.load.topics, self.load.partitions);
         let plain_topics = site.topics("plain", topics, partitions).await?;
         let checked_topics = site.topics("checked", topics, partitions).await?;
-        checked.prepare(&site, &checked_topics).await?;
+        checked.prepare(site, &checked_topics).await?;
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             // In turns, and each first in turn: a shared machine is not as fast one minute as the
@@ -62,14 +65,12 @@ impl WasmBench {
             let rate = |measured: &Measured| measured.events_per_second();
             for step in 0..2 {
                 if (round + step) % 2 == 0 {
-                    without.push(rate(&plain.measure(&site, &plain_topics, "without").await?));
+                    without.push(rate(&plain.measure(site, &plain_topics, "without").await?));
                 } else {
-                    with.push(rate(&checked.measure(&site, &checked_topics, "with").await?));
+                    with.push(rate(&checked.measure(site, &checked_topics, "with").await?));
                 }
             }
         }
-        let memory = site.server.as_ref().and_then(OwnServer::memory);
-        site.close().await?;
-        Ok((Shares::new(without, with), memory))
+        Ok(Shares::new(without, with))
     }
 }
