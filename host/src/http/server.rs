@@ -137,8 +137,6 @@ impl Server {
             async move { call.await.map(|response| exchange.answered(response)) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        // Answers to requests that came at once go out at once.
-        builder.http1().pipeline_flush(true);
         builder.http2().max_concurrent_streams(HTTP2_STREAMS_MAX);
         let stream = TokioIo::new(Watched { stream, traffic: Arc::clone(&traffic) });
         let mut connection = pin!(builder.serve_connection(stream, service));
