@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -134,13 +135,18 @@ fn check_values(records: &Records, topic: TopicId, partition: Partition) {
     }
 }
 
+/// Bytes of all files in a folder. What is removed while they are counted counts as gone.
 fn folder_bytes(path: &Path) -> u64 {
-    let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
-    let bytes = entries.map(|entry| {
-        let metadata = entry.metadata().unwrap();
-        if metadata.is_dir() { folder_bytes(&entry.path()) } else { metadata.len() }
-    });
-    bytes.sum()
+    let counted = |entry: io::Result<DirEntry>| {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        Ok(if metadata.is_dir() { folder_bytes(&entry.path()) } else { metadata.len() })
+    };
+    let or_gone = |counted: io::Result<u64>| match counted {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        counted => counted.unwrap(),
+    };
+    fs::read_dir(path).unwrap().map(|entry| or_gone(counted(entry))).sum()
 }
 
 #[tokio::test]
