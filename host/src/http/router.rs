@@ -39,8 +39,8 @@ macro_rules! routes {
             operation: $operation,
         }),*];
 
-        fn $router() -> Router<Arc<App>> {
-            Router::new()$(.route($path, $method($handler)))*
+        fn $router(prefix: &str) -> Router<Arc<App>> {
+            Router::new()$(.route(&format!("{prefix}{}", $path), $method($handler)))*
         }
     };
 }
@@ -172,14 +172,21 @@ pub const ROUTES: &[&[Route]] = &[IN_PROJECT, OF_PROJECTS, OF_SERVER];
 
 /// The service that answers requests. Pages of `cors_origins` may read its answers; `*` is any page.
 pub fn router(app: Arc<App>, cors_origins: &[HeaderValue]) -> Router {
-    let api = of_projects().nest("/projects/{project}", in_project()).merge(in_project());
-    let router = of_server()
-        .nest("/v1", api.clone())
-        .merge(api)
+    let router = of_server("")
+        .merge(api("/v1"))
+        .merge(api(""))
         .fallback(meta::no_route)
         .method_not_allowed_fallback(meta::method_not_allowed);
     let router = if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) };
     router.layer(axum::middleware::from_fn_with_state(app.clone(), observe)).with_state(app)
+}
+
+/// The API under a prefix. Its routes are not nested in one another: a nested route costs each of its
+/// requests a rewritten path.
+fn api(prefix: &str) -> Router<Arc<App>> {
+    of_projects(prefix)
+        .merge(in_project(&format!("{prefix}/projects/{{project}}")))
+        .merge(in_project(prefix))
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {

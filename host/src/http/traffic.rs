@@ -40,6 +40,9 @@ struct State {
     moved: Instant,
     /// When the connection was told to end.
     closing: Option<Instant>,
+    /// When the deadline is looked at again. It may have moved away by then: a request and its answer
+    /// do not set the timer anew.
+    looked_at: Option<Instant>,
 }
 
 impl State {
@@ -62,8 +65,14 @@ impl State {
 
 impl Traffic {
     pub(super) fn new(timeouts: Timeouts) -> Arc<Self> {
-        let state =
-            State { has_begun: false, open: 0, unsent: 0, moved: Instant::now(), closing: None };
+        let state = State {
+            has_begun: false,
+            open: 0,
+            unsent: 0,
+            moved: Instant::now(),
+            closing: None,
+            looked_at: None,
+        };
         Arc::new(Self { timeouts, state: Mutex::new(state), changed: Notify::new() })
     }
 
@@ -84,7 +93,11 @@ impl Traffic {
     /// Returns when the connection has overstayed. Cancel safe.
     pub(super) async fn overdue(&self) {
         loop {
-            let deadline = lock(&self.state).deadline(&self.timeouts);
+            let deadline = {
+                let mut state = lock(&self.state);
+                state.looked_at = state.deadline(&self.timeouts);
+                state.looked_at
+            };
             let passed = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -93,7 +106,8 @@ impl Traffic {
             };
             tokio::select! {
                 () = passed => {
-                    if lock(&self.state).deadline(&self.timeouts) <= deadline {
+                    let now_due = lock(&self.state).deadline(&self.timeouts);
+                    if now_due.is_some() && now_due <= deadline {
                         return;
                     }
                 }
@@ -112,11 +126,11 @@ impl Traffic {
 
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
-        let before = state.deadline(&self.timeouts);
         change(&mut state);
         state.moved = Instant::now();
-        let after = state.deadline(&self.timeouts);
-        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+        let deadline = state.deadline(&self.timeouts);
+        let looked_at = state.looked_at;
+        if deadline.is_some_and(|due| looked_at.is_none_or(|looked_at| due < looked_at)) {
             self.changed.notify_one();
         }
     }
