@@ -26,7 +26,7 @@ pub(super) struct Engine {
 
 /// Bytes of a log keyspace in memory before they are flushed. Eight of them are the most that
 /// writes hold in memory, and what a start has to read back from the journal.
-const LOG_MEMTABLE_BYTES: u64 = 32 << 20;
+pub(super) const LOG_MEMTABLE_BYTES: u64 = 16 << 20;
 const META_MEMTABLE_BYTES: u64 = 16 << 20;
 /// Journals are kept until what they hold is flushed, and read on start.
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;

@@ -10,7 +10,7 @@ use fjall::{AbstractTree, Keyspace, PersistMode};
 
 use super::commit::Work;
 use super::disk;
-use super::engine::Engine;
+use super::engine::{Engine, LOG_MEMTABLE_BYTES};
 use super::keys::end::{self, End};
 use super::keys::{PartitionKey, TRIMMED_KEY, log, producer, trim};
 use super::search;
@@ -31,6 +31,13 @@ const REWRITE_TIMES: u64 = 3;
 /// Expired producers that are forgotten in one turn.
 const FORGET_MAX: usize = 1024;
 
+/// A keyspace of which so much was trimmed is compacted without a flush before: little of it is in
+/// memory, and what is, is found later.
+const FLUSHED_BYTES: u64 = 4 * LOG_MEMTABLE_BYTES;
+/// After each keyspace publishers have the disk for this many times as long, …
+const REST_TIMES: u32 = 4;
+/// … but not longer than this.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// How often to look whether a flush is done.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
 
@@ -233,11 +240,21 @@ pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreErro
     })?;
     let shards = turn.step(|engine| Ok(shards_to_compact(shared, engine, &dropped, reclaim)))?;
     for &shard in &shards {
+        let started = shared.clock.monotonic();
         let trimmed = shared.chores.trimmed_bytes(shard);
+        let is_dropped_from = dropped.iter().any(|topic| topic.bytes.contains_key(&shard));
+        if is_dropped_from || trimmed < FLUSHED_BYTES {
+            flush(&turn, |engine| engine.shard(shard))?;
+        }
         compact(&turn, |engine| engine.shard(shard))?;
         shared.chores.reclaimed(shard, trimmed);
+        if reclaim == Reclaim::Worthwhile && shared.disk_full().is_none() {
+            let took = shared.clock.monotonic().saturating_sub(started);
+            shared.chores.pause((took * REST_TIMES).min(REST_MAX));
+        }
     }
     if !shards.is_empty() {
+        flush(&turn, |engine| &engine.index)?;
         compact(&turn, |engine| &engine.index)?;
         turn.step(release)?;
     }
@@ -285,7 +302,6 @@ fn shards_to_compact(
 
 /// Runs the filter over all keys of a keyspace.
 fn compact(turn: &Turn<'_>, keyspace: impl Fn(&Engine) -> &Keyspace) -> Result<(), StoreError> {
-    flush(turn, &keyspace)?;
     // Counts what is destroyed of each blob file; the next compaction acts on it.
     turn.step(|engine| Ok(keyspace(engine).major_compact()?))?;
     turn.step(|engine| {
