@@ -51,18 +51,11 @@ impl Engine for Embedded {
 mod as_usual {
     use super::*;
 
-    stream_storage::conformance_tests!(Embedded::new(), "multi_thread");
-}
-
-/// A runtime of one thread cannot lend it to the committer.
-mod on_one_thread {
-    use super::*;
-
     stream_storage::conformance_tests!(Embedded::new());
 }
 
 mod without_tail {
     use super::*;
 
-    stream_storage::conformance_tests!(Embedded::without_tail(), "multi_thread");
+    stream_storage::conformance_tests!(Embedded::without_tail());
 }

@@ -56,17 +56,13 @@ macro_rules! suite {
         }
 
         /// Makes a test of every test of the suite. Takes an expression that makes a new
-        /// [`Engine`](crate::conformance::Engine), and tokio's flavor of runtime to run it on, as
-        /// `"current_thread"`, which it is unless it is given.
+        /// [`Engine`](crate::conformance::Engine).
         #[macro_export]
         macro_rules! conformance_tests {
             ($dollar engine:expr) => {
-                $dollar crate::conformance_tests!($dollar engine, "current_thread");
-            };
-            ($dollar engine:expr, $dollar flavor:tt) => {
                 $(mod $subject {
                     use super::*;
-                    $(#[tokio::test(flavor = $dollar flavor)]
+                    $(#[tokio::test]
                     async fn $test() {
                         let engine = $dollar engine;
                         $dollar crate::conformance::tests::$subject::$test(&engine).await;

@@ -1,11 +1,8 @@
-//! The committer: it alone writes. It takes what waits as a lot, checks it in order, writes it as one
-//! batch, syncs once, lets readers see it, and answers all.
-//!
-//! It has a thread of its own. Who commits alone lends it his: to wake a thread and be woken by it
-//! takes longer than the work.
+//! The committer: the one thread that writes. It takes what waits as a lot, checks it in order,
+//! writes it as one batch, syncs once, lets readers see it, and answers all.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -38,15 +35,8 @@ pub(super) enum Work {
 pub(super) type Reply = oneshot::Sender<Result<Receipt, CommitError>>;
 pub(super) type TrimResult = Result<(), CommitError>;
 
-/// Who may commit: the committer's thread, or who comes alone.
-pub(super) struct Turns {
-    shared: Arc<Shared>,
-    committer: Mutex<Committer>,
-    /// Whether the last lot was a single transaction.
-    is_quiet: AtomicBool,
-}
-
-struct Committer {
+/// The state of the committer's thread.
+pub(super) struct Committer {
     shared: Arc<Shared>,
     last_commit: CommitNumber,
     /// Written, acknowledged from memory, not synced.
@@ -67,80 +57,32 @@ struct Answers {
     trims: Vec<(oneshot::Sender<TrimResult>, TrimResult)>,
 }
 
-impl Turns {
+impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last_commit: CommitNumber) -> Self {
-        let committer = Committer {
-            shared: Arc::clone(&shared),
-            last_commit,
-            unsynced: Unsynced::default(),
-            parking: Parking::default(),
-        };
-        Self { shared, committer: Mutex::new(committer), is_quiet: AtomicBool::new(true) }
+        Self { shared, last_commit, unsynced: Unsynced::default(), parking: Parking::default() }
     }
 
     /// Commits until the queue is closed.
-    pub(super) fn run(&self) {
+    pub(super) fn run(mut self) {
         let _alarm = Alarm(Arc::clone(&self.shared));
         loop {
-            let wake_after = self.lock().wake_after();
-            match self.shared.queue.drain(LOT, wake_after) {
-                Drained::Items(work) => {
-                    self.is_quiet.store(work.len() == 1, Ordering::Relaxed);
-                    self.lock().commit_lot(work);
-                }
+            match self.shared.queue.drain(LOT, self.wake_after()) {
+                Drained::Items(work) => self.commit_lot(work),
                 Drained::Nothing => {}
                 Drained::Closed(work) => {
                     work.into_iter().for_each(|work| refuse(work, &CommitError::ShuttingDown));
-                    return self.lock().end();
+                    self.parking.refuse_all(&CommitError::ShuttingDown);
+                    self.sync();
+                    return;
                 }
             }
-            self.lock().look_at_the_clock();
+            let now = self.shared.clock.monotonic();
+            self.parking.refuse_late(now);
+            self.shared.counters.set_parked_bytes(self.parking.bytes());
+            if self.unsynced.since.is_some_and(|since| now >= since + SYNC_DELAY_MAX) {
+                self.sync();
+            }
         }
-    }
-
-    /// Whether somebody who comes now is probably alone.
-    pub(super) fn are_free(&self) -> bool {
-        self.is_quiet.load(Ordering::Relaxed)
-            && self.shared.queue.is_idle()
-            && self.committer.try_lock().is_ok()
-    }
-
-    /// Commits on this thread, which blocks, if nothing else waits or is under way; else the work is
-    /// given back.
-    pub(super) fn commit_alone(&self, work: Work) -> Result<(), Work> {
-        let Ok(mut committer) = self.committer.try_lock() else { return Err(work) };
-        // In this order: the committer's thread takes its last turn after the queue is closed.
-        if !self.shared.queue.is_idle() {
-            return Err(work);
-        }
-        let _alarm = Alarm(Arc::clone(&self.shared));
-        committer.commit_lot(vec![work]);
-        if committer.wake_after().is_some() {
-            self.shared.queue.nudge();
-        }
-        Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Committer> {
-        self.committer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Committer {
-    /// Does what is due.
-    fn look_at_the_clock(&mut self) {
-        let now = self.shared.clock.monotonic();
-        self.parking.refuse_late(now);
-        self.shared.counters.set_parked_bytes(self.parking.bytes());
-        if self.unsynced.since.is_some_and(|since| now >= since + SYNC_DELAY_MAX) {
-            self.sync();
-        }
-    }
-
-    /// Nothing comes any more.
-    fn end(&mut self) {
-        self.parking.refuse_all(&CommitError::ShuttingDown);
-        self.sync();
     }
 
     /// When to look at the clock again, if nothing comes.
@@ -314,7 +256,7 @@ impl Committer {
     }
 }
 
-/// Refuses what waits, and all that comes, if the committer panics: what it was about is unknown.
+/// Refuses what waits, and all that comes, if the committer panics: nobody is left to answer.
 struct Alarm(Arc<Shared>);
 
 impl Drop for Alarm {

@@ -38,10 +38,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::runtime::RuntimeFlavor;
 use tokio::sync::{oneshot, watch};
 
-use self::commit::{Turns, Work};
+use self::commit::{Committer, Work};
 use self::engine::{Engine, EngineCell};
 use self::gone::Gone;
 use self::high_water::HighWater;
@@ -96,7 +95,6 @@ impl EmbeddedConfig {
 /// The embedded store. Dropping it closes it.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    turns: Arc<Turns>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -143,13 +141,9 @@ impl EmbeddedStore {
         });
         housekeeping::find_trimmed(&shared)
             .map_err(|error| OpenError::database(&config.path, &error))?;
-        let turns = Arc::new(Turns::new(Arc::clone(&shared), opened.last_commit));
-        let store = Self {
-            shared: Arc::clone(&shared),
-            turns: Arc::clone(&turns),
-            threads: Arc::default(),
-        };
-        store.spawn("stream-commit", move || turns.run()).map_err(folder)?;
+        let store = Self { shared: Arc::clone(&shared), threads: Arc::default() };
+        let committer = Committer::new(Arc::clone(&shared), opened.last_commit);
+        store.spawn("stream-commit", move || committer.run()).map_err(folder)?;
         store.spawn("stream-keeper", move || housekeeping::run(&shared)).map_err(folder)?;
         Ok(store)
     }
@@ -183,16 +177,6 @@ impl EmbeddedStore {
         let task =
             tokio::task::spawn_blocking(move || shared.engine.with(|engine| read(&shared, engine)));
         task.await.unwrap_or_else(|error| Err(StoreError::Io { reason: error.to_string() }.into()))
-    }
-
-    /// Commits on this thread if nobody else commits; else the work is given back.
-    fn commit_alone(&self, work: Work) -> Result<(), Work> {
-        let runtime = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-        // Where no other thread would go on with what waits for this one, it may not block.
-        if !matches!(runtime, Ok(RuntimeFlavor::MultiThread)) || !self.turns.are_free() {
-            return Err(work);
-        }
-        tokio::task::block_in_place(|| self.turns.commit_alone(work))
     }
 
     fn submit(&self, project: &ProjectName, work: Work, bytes: usize) -> Result<(), CommitError> {
@@ -240,9 +224,7 @@ impl Store for EmbeddedStore {
         let project = transaction.project.clone();
         let (reply, answered) = oneshot::channel();
         let work = Work::Commit { transaction: Box::new(transaction), reply, bytes };
-        if let Err(work) = self.commit_alone(work) {
-            self.submit(&project, work, bytes)?;
-        }
+        self.submit(&project, work, bytes)?;
         answer(answered).await
     }
 

@@ -37,10 +37,6 @@ struct Inner<T> {
     turns: VecDeque<ProjectName>,
     bytes: usize,
     closed: bool,
-    /// Whether to look up from waiting once.
-    nudged: bool,
-    /// Whether somebody is at the lot that was drained last.
-    in_hand: bool,
 }
 
 #[derive(Debug)]
@@ -69,14 +65,8 @@ pub(super) enum Drained<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(bounds: QueueBounds) -> Self {
-        let inner = Inner {
-            projects: HashMap::new(),
-            turns: VecDeque::new(),
-            bytes: 0,
-            closed: false,
-            nudged: false,
-            in_hand: false,
-        };
+        let inner =
+            Inner { projects: HashMap::new(), turns: VecDeque::new(), bytes: 0, closed: false };
         Self { inner: Mutex::new(inner), filled: Condvar::new(), bounds }
     }
 
@@ -107,12 +97,10 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits until something is there, for `timeout` at most if it is given, and takes a lot. The lot
-    /// before it is done with.
+    /// Waits until something is there, for `timeout` at most if it is given, and takes a lot.
     pub(super) fn drain(&self, lot: LotBounds, timeout: Option<Duration>) -> Drained<T> {
         let mut inner = self.lock();
-        inner.in_hand = false;
-        let idle = |inner: &mut Inner<T>| inner.turns.is_empty() && !inner.closed && !inner.nudged;
+        let idle = |inner: &mut Inner<T>| inner.turns.is_empty() && !inner.closed;
         inner = match timeout {
             None => self.filled.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
             Some(timeout) => {
@@ -120,7 +108,6 @@ impl<T> Queue<T> {
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        inner.nudged = false;
         if inner.closed {
             return Drained::Closed(inner.take(LotBounds {
                 bytes_max: usize::MAX,
@@ -129,20 +116,7 @@ impl<T> Queue<T> {
             }));
         }
         let items = inner.take(lot);
-        inner.in_hand = !items.is_empty();
         if items.is_empty() { Drained::Nothing } else { Drained::Items(items) }
-    }
-
-    /// Whether nothing waits or is in hand, and something may.
-    pub(super) fn is_idle(&self) -> bool {
-        let inner = self.lock();
-        inner.turns.is_empty() && !inner.in_hand && !inner.closed
-    }
-
-    /// Ends a wait, although nothing came.
-    pub(super) fn nudge(&self) {
-        self.lock().nudged = true;
-        self.filled.notify_all();
     }
 
     /// Refuses all that comes from here on and wakes the committer.
@@ -257,22 +231,6 @@ mod tests {
         queue.push(&project("a"), "large", 1000).unwrap();
         assert_eq!(queue.push(&project("b"), "next", 1), Err(Refused::Busy));
         assert_eq!(drain(&queue, LOT), ["large"]);
-    }
-
-    #[test]
-    fn a_nudge_ends_one_wait() {
-        let queue = queue();
-        assert!(queue.is_idle());
-        queue.nudge();
-        assert!(matches!(queue.drain(LOT, None), Drained::Nothing));
-        queue.push(&project("a"), "waits", 1).unwrap();
-        assert!(!queue.is_idle());
-        assert_eq!(drain(&queue, LOT), ["waits"]);
-        assert!(!queue.is_idle());
-        assert!(matches!(queue.drain(LOT, NOW), Drained::Nothing));
-        assert!(queue.is_idle());
-        queue.close();
-        assert!(!queue.is_idle());
     }
 
     #[test]
