@@ -262,3 +262,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_outlast_the_idle_timeout_and_its_connection_ends_after_it() {
+        let timeouts = Timeouts { header: SECOND, idle: SECOND, write: SECOND };
+        let traffic = Traffic::new(timeouts);
+        let mut overdue = std::pin::pin!(traffic.overdue());
+        assert!(futures_util::poll!(&mut overdue).is_pending());
+        let exchange = traffic.begin();
+        assert!(tokio::time::timeout(10 * SECOND, &mut overdue).await.is_err());
+        drop(exchange);
+        let ended = Instant::now();
+        overdue.await;
+        assert!(ended.elapsed() >= SECOND);
+    }
+}
