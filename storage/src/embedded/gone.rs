@@ -56,8 +56,10 @@ impl Gone {
     pub(super) fn set_life(&self, topic: TopicId, life: Life) {
         let mut inner = self.write();
         if life == Life::Reclaimed {
-            inner.topics.remove(&topic);
-            inner.points.retain(|(of, _), _| *of != topic);
+            // At a start most are not there: the points of none of them are looked for then.
+            if inner.topics.remove(&topic).is_some() {
+                inner.points.retain(|(of, _), _| *of != topic);
+            }
         } else {
             inner.topics.insert(topic, life);
         }

@@ -2,6 +2,7 @@
 //! expired producers are forgotten. All of it is found again after a crash.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::keys::end::{self, End};
 use super::keys::{PartitionKey, TRIMMED_KEY, log, producer, trim};
 use super::search;
 use super::shared::Shared;
-use crate::{ProjectName, StoreError, TopicId};
+use crate::{ProjectName, StoreError, Timestamp, TopicId};
 
 /// A log keyspace is compacted once this much of it was trimmed or dropped, …
 const RECLAIM_BYTES_MIN: u64 = 16 << 20;
@@ -28,8 +29,10 @@ const DROP_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 /// Rewriting blob files takes at most this many times the room that it frees: a quarter of each is
 /// stale, or it is left alone.
 const REWRITE_TIMES: u64 = 3;
-/// Expired producers that are forgotten in one turn.
-const FORGET_MAX: usize = 1024;
+/// Expired producers that are forgotten together: a lot with them is written within milliseconds, …
+const FORGET_MAX: usize = 64;
+/// … and publishers have the committer to themselves for so long before the next.
+const FORGET_PAUSE: Duration = Duration::from_millis(10);
 
 /// A keyspace of which so much was trimmed is compacted without a flush before: little of it is in
 /// memory, and what is, is found later.
@@ -152,8 +155,7 @@ impl Chores {
 /// Does the chores, a turn an interval, until the store is closed.
 pub(super) fn run(shared: &Arc<Shared>) {
     while shared.chores.wait(shared.config.housekeeping_interval) {
-        let done =
-            reclaim(shared, Reclaim::Worthwhile).and_then(|()| forget_expired_producers(shared));
+        let done = reclaim(shared, Reclaim::Worthwhile).and(forget_expired_producers(shared));
         shared.chores.end_turn();
         if let Err(error) = done
             && !shared.chores.is_closed()
@@ -249,8 +251,7 @@ pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreErro
         compact(&turn, |engine| engine.shard(shard))?;
         shared.chores.reclaimed(shard, trimmed);
         if reclaim == Reclaim::Worthwhile && shared.disk_full().is_none() {
-            let took = shared.clock.monotonic().saturating_sub(started);
-            shared.chores.pause((took * REST_TIMES).min(REST_MAX));
+            shared.chores.pause(rest(shared.clock.monotonic().saturating_sub(started)));
         }
     }
     if !shards.is_empty() {
@@ -264,6 +265,11 @@ pub(super) fn reclaim(shared: &Shared, reclaim: Reclaim) -> Result<(), StoreErro
         }
     }
     Ok(())
+}
+
+/// How long publishers have the disk to themselves after a keyspace that took so long.
+fn rest(took: Duration) -> Duration {
+    took.saturating_mul(REST_TIMES).min(REST_MAX)
 }
 
 /// The log keyspaces that are worth it. A dropped topic is reclaimed from all of its keyspaces, if
@@ -351,32 +357,64 @@ fn release(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Forgets all producers that have expired by now, some at a time.
 fn forget_expired_producers(shared: &Shared) -> Result<(), StoreError> {
     let now = shared.clock.now();
-    let expired = shared.engine.with(|engine| {
+    let mut after = producer::EXPIRY_PREFIX.to_vec();
+    loop {
+        let expired = expired_producers(shared, &after, now)?;
+        let is_last = expired.len() < FORGET_MAX;
+        for Expired { expiry_key, producer_key } in expired {
+            after.clone_from(&expiry_key);
+            if !submit(shared, Work::ForgetProducer { expiry_key, producer_key }) {
+                return Ok(());
+            }
+        }
+        if is_last || shared.chores.is_closed() {
+            return Ok(());
+        }
+        shared.chores.pause(FORGET_PAUSE);
+    }
+}
+
+/// A producer that has expired.
+struct Expired {
+    expiry_key: Vec<u8>,
+    producer_key: Vec<u8>,
+}
+
+/// The next producers behind the expiry key `after` that have expired.
+fn expired_producers(
+    shared: &Shared,
+    after: &[u8],
+    now: Timestamp,
+) -> Result<Vec<Expired>, StoreError> {
+    shared.engine.with(|engine| {
         let mut expired = Vec::new();
-        for guard in engine.meta.prefix(producer::EXPIRY_PREFIX).take(FORGET_MAX) {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        for guard in engine.meta.range::<&[u8], _>(behind).take(FORGET_MAX) {
             let key = guard.key()?;
+            if !key.starts_with(&producer::EXPIRY_PREFIX) {
+                break;
+            }
             let (expires, producer_key) = producer::parse_expiry_key(&key)?;
             if expires > now {
                 break;
             }
-            expired.push((key.to_vec(), producer_key));
+            expired.push(Expired { expiry_key: key.to_vec(), producer_key });
         }
-        Ok::<_, StoreError>(expired)
-    })?;
-    for (expiry_key, producer_key) in expired {
-        submit(shared, Work::ForgetProducer { expiry_key, producer_key });
-    }
-    Ok(())
+        Ok(expired)
+    })
 }
 
-/// Hands the committer a chore. If it is not taken, the next turn finds it again.
-fn submit(shared: &Shared, work: Work) {
+/// Hands the committer a chore; whether it is taken. If it is not, the next turn finds it again.
+fn submit(shared: &Shared, work: Work) -> bool {
     const CHORE_BYTES: usize = 512;
-    if let Err(refused) = shared.queue.push(&ProjectName::system(), work, CHORE_BYTES) {
+    let pushed = shared.queue.push(&ProjectName::system(), work, CHORE_BYTES);
+    if let Err(refused) = pushed {
         tracing::debug!(?refused, "a chore is left for the next turn");
     }
+    pushed.is_ok()
 }
 
 /// Housekeeping as a test asks for it, at once.
@@ -444,6 +482,15 @@ mod tests {
         with_engine(store, |engine| {
             engine.logs().iter().any(|keyspace| keyspace.range(..TRIMMED_KEY).next().is_some())
         })
+    }
+
+    #[test]
+    fn publishers_have_most_of_the_disk_and_space_comes_back_in_time() {
+        let millis = Duration::from_millis;
+        for (took, rested) in [(0, 0), (50, 200), (250, 1_000), (10_000, 1_000)] {
+            assert_eq!(rest(millis(took)), millis(rested), "{took} ms");
+        }
+        assert_eq!(rest(Duration::MAX), REST_MAX);
     }
 
     #[tokio::test]
@@ -540,6 +587,35 @@ mod tests {
         turn.step(|_| Ok(())).unwrap_err();
     }
 
+    async fn produce(store: &EmbeddedStore, id: &str, expires: Timestamp) {
+        let mut producing = Transaction::new(ProjectName::system());
+        producing.producer = Some(ProducerStep {
+            id: id.into(),
+            epoch: 0,
+            sequence: 0,
+            payload_digest: None,
+            expires: Some(expires),
+            note: Bytes::new(),
+        });
+        store.commit(producing).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_turn_forgets_all_that_have_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 0).await;
+        for number in 0..2 * FORGET_MAX {
+            produce(&store, &format!("p-{number}"), Timestamp(1)).await;
+        }
+        produce(&store, "late", Timestamp(2)).await;
+        store.reclaim().unwrap();
+        // The project's chores are done before its next commit.
+        store.commit(Transaction::new(ProjectName::system())).await.unwrap();
+        let left =
+            with_engine(&store, |engine| engine.meta.prefix(producer::EXPIRY_PREFIX).count());
+        assert_eq!(left, 1);
+    }
+
     #[tokio::test]
     async fn a_producer_is_forgotten_once_it_has_expired() {
         let folder = tempfile::tempdir().unwrap();
@@ -554,16 +630,7 @@ mod tests {
         let expiries =
             || with_engine(&store, |engine| engine.meta.prefix(producer::EXPIRY_PREFIX).count());
         for (id, expires) in [("early", 1), ("late", 2)] {
-            let mut producing = Transaction::new(ProjectName::system());
-            producing.producer = Some(ProducerStep {
-                id: id.into(),
-                epoch: 0,
-                sequence: 0,
-                payload_digest: None,
-                expires: Some(Timestamp(expires)),
-                note: Bytes::new(),
-            });
-            store.commit(producing).await.unwrap();
+            produce(&store, id, Timestamp(expires)).await;
         }
         assert_eq!((rows("early"), rows("late"), expiries()), ([true; 2], [true; 2], 2));
         store.reclaim().unwrap();
@@ -575,8 +642,8 @@ mod tests {
     #[tokio::test]
     async fn a_journal_of_reclaimed_records_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        // fjall begins a journal with the first flush after 64 MB.
-        let store = with_records(folder.path(), 65).await;
+        // fjall begins a journal with the first flush after 64 MB: with the fifth memtable of 15 MiB.
+        let store = with_records(folder.path(), 76).await;
         change_topic(&store, TopicChange::Drop(TOPIC)).await;
         store.reclaim().unwrap();
         with_engine(&store, |engine| {

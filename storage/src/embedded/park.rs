@@ -12,6 +12,8 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
 const PRODUCER_PARKED_MAX: usize = 16;
 /// How many bytes wait in all: they are outside the queues' bounds.
 const PARKED_BYTES_MAX: usize = 32 << 20;
+/// How many bytes of a project wait, unless they are one transaction's: others need room, too.
+const PROJECT_PARKED_BYTES_MAX: usize = 8 << 20;
 
 /// Who waits: few at any time, so that a look at all of them is cheap.
 #[derive(Default)]
@@ -59,13 +61,22 @@ impl Parking {
         let gap = CommitError::SequenceGap { expected, received };
         let Some(key) = parked.producer() else { return Err((parked.reply, gap)) };
         let waiting = self.producers.get(&key).map_or(0, Vec::len);
-        if waiting >= PRODUCER_PARKED_MAX || self.bytes + parked.bytes > PARKED_BYTES_MAX {
+        let of_project = self.project_bytes(&key.0);
+        let is_full = waiting >= PRODUCER_PARKED_MAX
+            || self.bytes + parked.bytes > PARKED_BYTES_MAX
+            || of_project > 0 && of_project + parked.bytes > PROJECT_PARKED_BYTES_MAX;
+        if is_full {
             return Err((parked.reply, gap));
         }
         self.bytes += parked.bytes;
         let waiting = Waiting { parked, sequence: received, gap };
         self.producers.entry(key).or_default().push(waiting);
         Ok(())
+    }
+
+    fn project_bytes(&self, project: &ProjectName) -> usize {
+        let own = self.producers.iter().filter(|((of, _), _)| of == project);
+        own.flat_map(|(_, waiting)| waiting).map(|waiting| waiting.parked.bytes).sum()
     }
 
     /// Takes all that wait for a producer, in the order of their sequences.
