@@ -163,8 +163,7 @@ impl Committer {
         let Write { batch, sync, last_commit, effects } = write;
         let started = self.shared.clock.monotonic();
         let mode = if sync { fjall::PersistMode::SyncData } else { fjall::PersistMode::Buffer };
-        let written =
-            engine.wait_for_flushes().and_then(|()| batch.durability(Some(mode)).commit());
+        let written = self.make_room(engine).and_then(|()| batch.durability(Some(mode)).commit());
         if let Err(error) = written {
             self.fail(&error);
             return Err(error);
@@ -180,21 +179,33 @@ impl Committer {
         Ok(sync)
     }
 
+    /// Waits until the engine takes the next lot. What was acknowledged from memory does not wait.
+    fn make_room(&mut self, engine: &Engine) -> fjall::Result<()> {
+        if self.unsynced.since.is_some() && engine.is_behind() {
+            self.sync_now(engine)?;
+        }
+        engine.wait_for_flushes()
+    }
+
     /// Makes durable what was acknowledged from memory.
     fn sync(&mut self) {
         if self.unsynced.since.is_none() {
             return;
         }
-        let started = self.shared.clock.monotonic();
-        let synced = self.shared.engine.with(|engine| Ok::<_, StoreError>(engine.sync()));
-        match synced {
-            Ok(Ok(())) => {
-                self.shared.counters.synced(self.shared.clock.monotonic().saturating_sub(started));
-                self.publish();
-            }
+        let shared = Arc::clone(&self.shared);
+        match shared.engine.with(|engine| Ok::<_, StoreError>(self.sync_now(engine))) {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(&error),
             Err(error) => tracing::error!(%error, "cannot sync"),
         }
+    }
+
+    fn sync_now(&mut self, engine: &Engine) -> fjall::Result<()> {
+        let started = self.shared.clock.monotonic();
+        engine.sync()?;
+        self.shared.counters.synced(self.shared.clock.monotonic().saturating_sub(started));
+        self.publish();
+        Ok(())
     }
 
     /// Lets readers see what is durable now.

@@ -28,6 +28,8 @@ pub(super) struct Engine {
 /// writes hold in memory, and what a start has to read back from the journal.
 pub(super) const LOG_MEMTABLE_BYTES: u64 = 16 << 20;
 const META_MEMTABLE_BYTES: u64 = 16 << 20;
+/// From so many bytes on a memtable of either kind is sealed before the next lot is written.
+const SEALED_BYTES: u64 = 15 << 20;
 /// Journals are kept until what they hold is flushed, and read on start.
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 /// Entries at least this long are kept apart from their keys, so that compaction moves keys only.
@@ -95,22 +97,36 @@ impl Engine {
         Ok(self.meta.get(key)?.map(Bytes::from))
     }
 
-    /// Waits while flushes or compactions are behind.
+    /// Seals what is full, then waits while flushes or compactions are behind.
     ///
-    /// fjall waits too, within a write, but for ever if what it waits for has failed; so it must
-    /// never come to that: here a failure ends the wait.
+    /// fjall does both too, within a write, but waits for ever if what it waits for has failed; so it
+    /// must never come to that: here a failure ends the wait. And it asks its threads to seal what is
+    /// full anew with each write, over a channel that they too write to: once it is full of that, all
+    /// of them may wait for each other. Sealed here, before it is full, there is nothing to ask.
     pub(super) fn wait_for_flushes(&self) -> fjall::Result<()> {
-        let is_behind = |keyspace: &Keyspace| {
-            keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
-                || keyspace.tree.l0_run_count() >= L0_RUNS_MAX
-        };
-        let keyspaces = self.logs.iter().chain([&self.meta, &self.index]);
-        while keyspaces.clone().any(is_behind) {
+        for keyspace in self.keyspaces() {
+            if keyspace.tree.active_memtable().size() >= SEALED_BYTES {
+                keyspace.rotate_memtable()?;
+            }
+        }
+        while self.is_behind() {
             // Fails once the database is poisoned.
             self.db.persist(PersistMode::Buffer)?;
             std::thread::park_timeout(FLUSH_POLL);
         }
         Ok(())
+    }
+
+    /// Whether a write has to wait for flushes or compactions.
+    pub(super) fn is_behind(&self) -> bool {
+        self.keyspaces().any(|keyspace| {
+            keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
+                || keyspace.tree.l0_run_count() >= L0_RUNS_MAX
+        })
+    }
+
+    fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        self.logs.iter().chain([&self.meta, &self.index])
     }
 
     /// Makes all that was written before safe against power loss.
