@@ -107,8 +107,8 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn split(text: &'a str) -> Result<Self, Fault<'a>> {
         let mut draft = Self { text, ..Self::default() };
-        json::members(text, |member| {
-            let slot = match &*member.name {
+        json::members(text, |name, member| {
+            let slot = match &*name {
                 "payload" => &mut draft.payload,
                 "key" => &mut draft.key,
                 "unique" => &mut draft.unique,
@@ -159,7 +159,7 @@ impl<'a> Draft<'a> {
                 return Err(field.refuse_value(expected));
             }
             (None, _, content_type) => {
-                json::check_nesting(payload.value).map_err(|fault| payload.locate(fault))?;
+                payload.check_nesting()?;
                 event.value = payload.value.as_bytes().into();
                 event.value_is_json = true;
                 event.content_type =
@@ -243,6 +243,18 @@ mod tests {
                 (&*job.event.value, job.event.content_type.as_deref()),
                 (payload, content_type)
             );
+        }
+    }
+
+    #[test]
+    fn a_payload_may_nest_in_a_list_as_deep_as_alone() {
+        for (levels, is_taken) in [(100, true), (101, false)] {
+            let payload = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            let alone = format!(r#"{{"payload":{payload}}}"#);
+            for body in [&alone, &format!(r#"{{"jobs":[{alone}]}}"#)] {
+                let read = jobs(body.as_bytes(), &Limits::default(), 1);
+                assert_eq!(read.is_ok(), is_taken, "{levels} levels: {read:?}");
+            }
         }
     }
 

@@ -8,11 +8,11 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::Fault;
-use super::scan;
+use super::scan::{self, Members};
 
 /// How deep a value may nest. Parsers that recurse stop early (`serde_json` at 127, and an answer
 /// wraps a value in three more): what is stored must be readable by them.
-const NESTING_MAX: usize = 100;
+const NESTING_MAX: usize = scan::NESTING_MAX;
 
 /// A body as text.
 pub(super) struct Utf8<'a> {
@@ -49,13 +49,29 @@ pub(super) fn utf8(body: &[u8]) -> Utf8<'_> {
 /// A name and its value in an object.
 #[derive(Debug)]
 pub(super) struct Member<'a> {
-    pub(super) name: Cow<'a, str>,
     /// As it stands there.
     pub(super) value: &'a str,
+    /// With its quotes.
     raw_name: &'a str,
+    /// Whether the value is known not to nest too deep.
+    is_shallow: bool,
 }
 
 impl<'a> Member<'a> {
+    /// The name.
+    pub(super) fn name(&self) -> Cow<'a, str> {
+        // It was read when the member was found.
+        text(self.raw_name).unwrap_or_default()
+    }
+
+    /// Checks that the value does not nest too deep.
+    pub(super) fn check_nesting(&self) -> Result<(), Fault<'a>> {
+        if self.is_shallow {
+            return Ok(());
+        }
+        check_nesting(self.value).map_err(|fault| self.locate(fault))
+    }
+
     /// The value, which has to be a string.
     pub(super) fn text(&self) -> Result<Cow<'a, str>, Fault<'a>> {
         text(self.value).map_err(|fault| self.locate(fault))
@@ -68,7 +84,7 @@ impl<'a> Member<'a> {
 
     /// A fault of the name.
     pub(super) fn refuse_name(&self, message: impl Into<String>) -> Fault<'a> {
-        Fault::malformed(message).at(self.raw_name).field(&self.name)
+        Fault::malformed(message).at(self.raw_name).field(&self.name())
     }
 
     /// A fault of the value.
@@ -78,7 +94,7 @@ impl<'a> Member<'a> {
 
     /// Gives `fault` this member's place and name, where it has none.
     pub(super) fn locate(&self, fault: Fault<'a>) -> Fault<'a> {
-        fault.at(self.value).field(&self.name)
+        fault.at(self.value).field(&self.name())
     }
 }
 
@@ -91,19 +107,22 @@ pub(super) fn fill<'a>(slot: &mut Option<Member<'a>>, member: Member<'a>) -> Res
     Ok(())
 }
 
-/// Calls `each` for the members of the object that `json` is, in order, until one is refused.
+/// Calls `each` with name and member for those of the object that `json` is, in order, until one is
+/// refused.
 pub(super) fn members<'a>(
     json: &'a str,
-    mut each: impl FnMut(Member<'a>) -> Result<(), Fault<'a>>,
+    mut each: impl FnMut(Cow<'a, str>, Member<'a>) -> Result<(), Fault<'a>>,
 ) -> Result<(), Fault<'a>> {
-    let mut take =
-        |raw_name: &'a str, value| each(Member { name: text(raw_name)?, value, raw_name });
-    let mut found = [("", ""); scan::MEMBERS_MAX];
-    if let Some(count) = scan::members(json, &mut found) {
-        return found.iter().take(count).try_for_each(|(name, value)| take(name, value));
+    let mut take = |raw_name: &'a str, value, is_shallow| {
+        each(text(raw_name)?, Member { value, raw_name, is_shallow })
+    };
+    let mut found = Members::new();
+    if scan::members(json, &mut found).is_some() {
+        return found.into_iter().try_for_each(|(name, value)| take(name, value, true));
     }
     let mut fault = None;
-    let visitor = Object(|name, value| take(name, value).map_err(|refused| fault = Some(refused)));
+    let visitor =
+        Object(|name, value| take(name, value, false).map_err(|refused| fault = Some(refused)));
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let walked = deserializer.deserialize_map(visitor).and_then(|()| deserializer.end());
     walked.map_err(|error| fault.unwrap_or_else(|| syntax_fault(json, &error)))
@@ -161,7 +180,8 @@ impl<'a, F: FnMut(&'a str) -> Result<(), ()>> Visitor<'a> for Array<F> {
 /// The string that `json` is: a slice of it if nothing in it is escaped.
 pub(super) fn text(quoted: &str) -> Result<Cow<'_, str>, Fault<'_>> {
     match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        // Texts are short: a loop over bytes is over sooner than a search has begun.
+        Some(text) if !text.bytes().any(|byte| byte == b'\\') => Ok(Cow::Borrowed(text)),
         Some(_) => match serde_json::from_str(quoted) {
             Ok(text) => Ok(Cow::Owned(text)),
             Err(error) => Err(syntax_fault(quoted, &error)),
@@ -188,7 +208,7 @@ pub(super) fn kind(json: &str) -> &'static str {
 /// Checks that `json` is one JSON value that can be stored: well-formed, and not too deep.
 pub(super) fn check_value(json: &str) -> Result<(), Fault<'_>> {
     if scan::is_value(json) {
-        return check_nesting(json);
+        return Ok(());
     }
     match serde_json::from_str::<&RawValue>(json) {
         Ok(value) => check_nesting(value.get()),
@@ -197,7 +217,7 @@ pub(super) fn check_value(json: &str) -> Result<(), Fault<'_>> {
 }
 
 /// Checks that a well-formed value is not too deep.
-pub(super) fn check_nesting(value: &str) -> Result<(), Fault<'_>> {
+fn check_nesting(value: &str) -> Result<(), Fault<'_>> {
     let json = value.as_bytes();
     // Too few brackets, in strings or not, to be too deep: the usual case, told at memory speed.
     if opening_brackets(json) <= NESTING_MAX {

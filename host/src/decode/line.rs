@@ -47,7 +47,8 @@ struct Line<'a> {
 
 /// The event that `json` is.
 pub(super) fn event<'a>(json: &'a str, limits: &Limits) -> Result<Event<'a>, Fault<'a>> {
-    let line = Line::split(json)?;
+    let mut line = Line::default();
+    line.fill(json)?;
     match &line.topic {
         Some(topic) => Err(topic.refuse_name(UNKNOWN)),
         None => line.event(json, limits),
@@ -59,7 +60,8 @@ pub(super) fn addressed<'a>(
     json: &'a str,
     limits: &Limits,
 ) -> Result<(Cow<'a, str>, Event<'a>), Fault<'a>> {
-    let line = Line::split(json)?;
+    let mut line = Line::default();
+    line.fill(json)?;
     let missing =
         || Fault::malformed("field is missing").field("topic").at(json.trim_ascii_start());
     let topic = line.topic.as_ref().ok_or_else(missing)?.text()?;
@@ -67,64 +69,66 @@ pub(super) fn addressed<'a>(
 }
 
 impl<'a> Line<'a> {
-    fn event(self, json: &'a str, limits: &Limits) -> Result<Event<'a>, Fault<'a>> {
-        let line = self;
-        let value = line.value.ok_or_else(|| {
-            Fault::malformed("field is missing").field("value").at(json.trim_ascii_start())
-        })?;
-        let (value, value_is_json) = match &line.encoding {
-            Some(encoding) => (decoded(&value, encoding)?, false),
+    fn event(&self, json: &'a str, limits: &Limits) -> Result<Event<'a>, Fault<'a>> {
+        let missing =
+            || Fault::malformed("field is missing").field("value").at(json.trim_ascii_start());
+        let value = self.value.as_ref().ok_or_else(missing)?;
+        let (value, value_is_json) = match &self.encoding {
+            Some(encoding) => (decoded(value, encoding)?, false),
             None => {
-                json::check_nesting(value.value).map_err(|fault| value.locate(fault))?;
+                value.check_nesting()?;
                 (value.value.as_bytes().into(), true)
             }
         };
-        let content_type = line.content_type.map(|field| field.text()).transpose()?;
+        let content_type = text(&self.content_type)?;
         let is_usual = |given: &Cow<'_, str>| given.eq_ignore_ascii_case("application/json");
         let mut event = Event {
-            key: line.key.map(|field| field.text()).transpose()?,
-            id: line.id.map(|field| field.text()).transpose()?,
-            time: line.time.map(|field| time(&field)).transpose()?,
+            key: text(&self.key)?,
+            id: text(&self.id)?,
+            time: self.time.as_ref().map(time).transpose()?,
             content_type: content_type.filter(|given| !value_is_json || !is_usual(given)),
             value,
             value_is_json,
-            partition: line.partition.map(|field| partition(&field)).transpose()?,
+            partition: self.partition.as_ref().map(partition).transpose()?,
             ..Event::default()
         };
-        if let Some(field) = line.r#type {
+        if let Some(field) = &self.r#type {
             push_header(&mut event, "ce-type".into(), field.text()?, limits)?;
         }
-        if let Some(field) = line.headers {
-            push_headers(&mut event, &field, limits)?;
+        if let Some(field) = &self.headers {
+            push_headers(&mut event, field, limits)?;
         }
         Ok(event)
     }
 
-    fn split(json: &'a str) -> Result<Self, Fault<'a>> {
-        let mut line = Self::default();
-        json::members(json, |member| {
-            let slot = match &*member.name {
-                "key" => &mut line.key,
-                "value" => &mut line.value,
-                "headers" => &mut line.headers,
-                "id" => &mut line.id,
-                "time" => &mut line.time,
-                "partition" => &mut line.partition,
-                "type" => &mut line.r#type,
-                "encoding" => &mut line.encoding,
-                "content_type" => &mut line.content_type,
-                "topic" => &mut line.topic,
+    /// Takes the members of the object that `json` is.
+    fn fill(&mut self, json: &'a str) -> Result<(), Fault<'a>> {
+        json::members(json, |name, member| {
+            let slot = match &*name {
+                "key" => &mut self.key,
+                "value" => &mut self.value,
+                "headers" => &mut self.headers,
+                "id" => &mut self.id,
+                "time" => &mut self.time,
+                "partition" => &mut self.partition,
+                "type" => &mut self.r#type,
+                "encoding" => &mut self.encoding,
+                "content_type" => &mut self.content_type,
+                "topic" => &mut self.topic,
                 _ => return Err(member.refuse_name(UNKNOWN)),
             };
             json::fill(slot, member)
         })?;
-        let Self { key, headers, id, time, partition, r#type, encoding, content_type, .. } =
-            &mut line;
+        let Self { key, headers, id, time, partition, r#type, encoding, content_type, .. } = self;
         for optional in [key, headers, id, time, partition, r#type, encoding, content_type] {
             optional.take_if(|field| field.is_null());
         }
-        Ok(line)
+        Ok(())
     }
+}
+
+fn text<'a>(field: &Option<Member<'a>>) -> Result<Option<Cow<'a, str>>, Fault<'a>> {
+    field.as_ref().map(Member::text).transpose()
 }
 
 /// What a value stands for that is not JSON.
@@ -155,11 +159,11 @@ pub(super) fn push_headers<'a>(
     field: &Member<'a>,
     limits: &Limits,
 ) -> Result<(), Fault<'a>> {
-    let pushed = json::members(field.value, |header| {
+    let pushed = json::members(field.value, |name, header| {
         let value = json::text(header.value);
         value
-            .and_then(|value| push_header(event, header.name.clone(), value, limits))
-            .map_err(|fault| fault.at(header.value).field(&format!("headers.{}", header.name)))
+            .and_then(|value| push_header(event, name, value, limits))
+            .map_err(|fault| fault.at(header.value).field(&format!("headers.{}", header.name())))
     });
     pushed.map_err(|fault| field.locate(fault))
 }

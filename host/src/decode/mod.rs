@@ -27,7 +27,7 @@ mod scan;
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -138,7 +138,8 @@ fn read_one<'a>(
 /// The event with the request's trace context, unless it brings one of its own. It is no header of
 /// the publisher's and does not count as one.
 fn traced<'a>(mut event: Event<'a>, headers: &'a HeaderMap) -> Event<'a> {
-    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let parent =
+        headers.get(HeaderName::from_static(TRACEPARENT)).and_then(|value| value.to_str().ok());
     let has_parent = event.headers.iter().any(|(name, _)| name == TRACEPARENT);
     if let Some(parent) = parent.filter(|_| !has_parent) {
         event.headers.push((TRACEPARENT.into(), parent.into()));

@@ -14,8 +14,18 @@ pub(super) fn read<'a>(batch: &mut Batch<'a, '_>) -> Result<(), Fault<'a>> {
     };
     batch.reserve();
     let is_blank = |line: &str| line.trim_ascii().is_empty();
-    for line in whole_lines.split('\n').filter(|line| !is_blank(line)) {
+    for line in lines(whole_lines).filter(|line| !is_blank(line)) {
         batch.decode(line, line::event)?;
     }
     fault.map_or(Ok(()), Err)
+}
+
+/// What stands between line ends, found with the widest instructions that the processor has.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
+    ends.scan(0, |start, end| {
+        let line = text.get(*start..end);
+        *start = end + 1;
+        line
+    })
 }

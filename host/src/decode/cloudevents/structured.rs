@@ -19,7 +19,7 @@ pub(in crate::decode) fn structured<'a>(
 ) -> Result<Event<'a>, Fault<'a>> {
     let mut event = Event::default();
     let (mut data, mut data_base64) = (None, None);
-    json::members(json, |member| match &*member.name {
+    json::members(json, |name, member| match &*name {
         "data" => json::fill(&mut data, member),
         "data_base64" => json::fill(&mut data_base64, member),
         // The standard has `null` as another way to leave an attribute out.
@@ -48,7 +48,7 @@ fn attribute<'a>(member: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
     let raw = member.value;
     let is_integer = raw.parse::<i64>().is_ok();
     let is_boolean = matches!(raw, "true" | "false");
-    if (is_integer || is_boolean) && !STRINGS.contains(&&*member.name) {
+    if (is_integer || is_boolean) && !STRINGS.contains(&&*member.name()) {
         return Ok(raw.into());
     }
     member.text()
@@ -57,7 +57,7 @@ fn attribute<'a>(member: &Member<'a>) -> Result<Cow<'a, str>, Fault<'a>> {
 /// JSON is kept byte for byte; data of another type is the text of a string.
 fn set_data<'a>(event: &mut Event<'a>, data: &Member<'a>) -> Result<(), Fault<'a>> {
     if event.content_type.as_deref().is_none_or(is_json) {
-        json::check_nesting(data.value).map_err(|fault| data.locate(fault))?;
+        data.check_nesting()?;
         event.value = data.value.as_bytes().into();
         settle_content_type(event);
         event.value_is_json = true;
