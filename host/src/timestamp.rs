@@ -1,13 +1,8 @@
 //! Timestamps as text: RFC 3339 in UTC with milliseconds.
 
 use stream_storage::Timestamp;
-use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
-
-const FORMAT: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// A text that is not an RFC 3339 timestamp.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,11 +14,30 @@ pub struct InvalidTimestamp {
 
 /// `2026-01-02T03:04:05.678Z`. Times beyond the year 9999 are shown as its last millisecond.
 pub fn format(timestamp: Timestamp) -> String {
-    let nanos = i128::from(timestamp.0) * 1_000_000;
-    OffsetDateTime::from_unix_timestamp_nanos(nanos)
-        .ok()
-        .and_then(|time| time.format(FORMAT).ok())
-        .unwrap_or_else(|| "9999-12-31T23:59:59.999Z".to_owned())
+    let seconds = i64::try_from(timestamp.0 / 1_000).ok();
+    let time = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    let Some(time) = time else { return "9999-12-31T23:59:59.999Z".to_owned() };
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second) = time.to_hms();
+    // Every answer to a publish has one: by hand it takes a tenth of what the general way takes.
+    let mut text = String::with_capacity("2026-01-02T03:04:05.678Z".len());
+    let parts = [
+        (u64::from(year.unsigned_abs()), 1_000, '-'),
+        (u64::from(u8::from(month)), 10, '-'),
+        (u64::from(day), 10, 'T'),
+        (u64::from(hour), 10, ':'),
+        (u64::from(minute), 10, ':'),
+        (u64::from(second), 10, '.'),
+        (timestamp.0 % 1_000, 100, 'Z'),
+    ];
+    for (number, mut place, end) in parts {
+        while place > 0 {
+            text.extend(char::from_digit((number / place % 10) as u32, 10));
+            place /= 10;
+        }
+        text.push(end);
+    }
+    text
 }
 
 /// Reads an RFC 3339 timestamp with any offset; what is finer than a millisecond is rounded up, so

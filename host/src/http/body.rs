@@ -103,10 +103,11 @@ impl Limit {
 pub(crate) async fn read(
     app: &App,
     project: &ProjectName,
-    request: Request,
+    headers: &HeaderMap,
+    body: Body,
 ) -> Result<HeldBody, ApiError> {
     let limit = Limit { name: "request_bytes", max: app.node.limits.request_bytes_max };
-    read_within(app, &app.node.budget, project, request, limit).await
+    read_within(app, &app.node.budget, project, headers, body, limit).await
 }
 
 /// Reads an upload: at most `upload_bytes_max` bytes of WebAssembly, packed and unpacked, counted
@@ -120,9 +121,10 @@ pub(crate) async fn upload(
     project: &ProjectName,
     request: Request,
 ) -> Result<HeldBody, ApiError> {
-    decode::expect_wasm(request.headers())?;
+    let (head, body) = request.into_parts();
+    decode::expect_wasm(&head.headers)?;
     let limit = Limit { name: "upload_bytes", max: app.node.plugins.config().upload_bytes_max };
-    read_within(app, &app.node.upload_budget, project, request, limit).await
+    read_within(app, &app.node.upload_budget, project, &head.headers, body, limit).await
 }
 
 /// Reads a JSON document that is no object of known fields: a schema.
@@ -135,9 +137,9 @@ pub(crate) async fn document(
     project: &ProjectName,
     request: Request,
 ) -> Result<Value, ApiError> {
-    decode::expect_json(request.headers())?;
-    let limit = control_limit(app);
-    let body = read_within(app, &app.node.budget, project, request, limit).await?;
+    let (head, body) = request.into_parts();
+    decode::expect_json(&head.headers)?;
+    let body = read_control(app, project, &head.headers, body).await?;
     serde_json::from_slice(&body.bytes).map_err(|error| ApiError::MalformedJson {
         byte: fields::byte_of(&body.bytes, &error),
         message: error.to_string(),
@@ -154,9 +156,9 @@ pub(crate) async fn fields(
     project: &ProjectName,
     request: Request,
 ) -> Result<Fields, ApiError> {
-    decode::expect_json(request.headers())?;
-    let limit = control_limit(app);
-    let body = read_within(app, &app.node.budget, project, request, limit).await?;
+    let (head, body) = request.into_parts();
+    decode::expect_json(&head.headers)?;
+    let body = read_control(app, project, &head.headers, body).await?;
     Fields::parse(&body.bytes)
 }
 
@@ -170,8 +172,9 @@ pub(crate) async fn fields_if_any(
     project: &ProjectName,
     request: Request,
 ) -> Result<Fields, ApiError> {
-    let of_json = decode::expect_json(request.headers());
-    let body = read_within(app, &app.node.budget, project, request, control_limit(app)).await?;
+    let (head, body) = request.into_parts();
+    let of_json = decode::expect_json(&head.headers);
+    let body = read_control(app, project, &head.headers, body).await?;
     if body.bytes.is_empty() {
         return Ok(Fields::default());
     }
@@ -189,8 +192,18 @@ pub(crate) async fn with_events(
     project: &ProjectName,
     request: Request,
 ) -> Result<HeldBody, ApiError> {
-    decode::expect_json(request.headers())?;
-    read(app, project, request).await
+    let (head, body) = request.into_parts();
+    decode::expect_json(&head.headers)?;
+    read(app, project, &head.headers, body).await
+}
+
+async fn read_control(
+    app: &App,
+    project: &ProjectName,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<HeldBody, ApiError> {
+    read_within(app, &app.node.budget, project, headers, body, control_limit(app)).await
 }
 
 fn control_limit(app: &App) -> Limit {
@@ -206,17 +219,17 @@ async fn read_within(
     app: &App,
     budget: &Arc<Budget>,
     project: &ProjectName,
-    request: Request,
+    headers: &HeaderMap,
+    body: Body,
     limit: Limit,
 ) -> Result<HeldBody, ApiError> {
-    let headers = request.headers();
     expect_one(headers, CONTENT_TYPE)?;
     let packing = packing(headers)?;
     let length = content_length(headers).unwrap_or(0);
     limit.check(length)?;
     let mut held = HeldBody::new(budget, project, limit);
     held.expected = length.min(ROOM_BYTES);
-    receive(app, request.into_body(), &mut held).await?;
+    receive(app, body, &mut held).await?;
     let Some(packing) = packing else { return Ok(held) };
     let mut unpacked = HeldBody::new(budget, project, limit);
     // Few bytes may be many once they are unpacked.

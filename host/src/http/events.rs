@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use stream_storage::Appended;
 
 use super::answer::{self, Answer};
@@ -14,7 +15,7 @@ use super::params::{IdParam, Params, TopicParam};
 use super::{App, body, identity};
 use crate::decode;
 use crate::heavy::heavy;
-use crate::publish::{Destination, OnReject, PublishRequest, Published, TopicPlaces};
+use crate::publish::{Destination, OnReject, PublishRequest, Published, Refusal, TopicPlaces};
 use crate::{ack, timestamp};
 
 pub(crate) async fn produce(
@@ -26,10 +27,11 @@ pub(crate) async fn produce(
 ) -> Answer {
     // Of one event there is no part.
     let (ack, _) = (params.ack()?, params.on_reject()?);
-    let headers = request.headers().clone();
-    let body = body::read(&app, &caller.project, request).await?;
-    let identity = identity::identity(&headers, topic.as_str(), &body.bytes)?;
-    let event = decode::produce(&body.bytes, &headers, &app.node.limits)?;
+    let (head, body) = request.into_parts();
+    let headers = &head.headers;
+    let body = body::read(&app, &caller.project, headers, body).await?;
+    let identity = identity::identity(headers, topic.as_str(), &body.bytes)?;
+    let event = decode::produce(&body.bytes, headers, &app.node.limits)?;
     let events = std::slice::from_ref(&event);
     let request = PublishRequest {
         project: &caller.project,
@@ -41,20 +43,34 @@ pub(crate) async fn produce(
         alongside: None,
     };
     let published = app.node.publisher.publish(request).await?;
-    let mut told = Map::new();
-    told.insert("topic".to_owned(), topic.as_str().into());
-    if let Some(place) = published.places().first() {
-        told.insert("partition".to_owned(), place.partition.0.into());
-        told.insert("offset".to_owned(), place.base_offset.into());
-        told.insert("timestamp".to_owned(), timestamp::format(place.timestamp).into());
-    }
-    told.insert("ack".to_owned(), ack::as_str(published.ack).into());
-    if published.duplicate {
-        told.insert("duplicate".to_owned(), true.into());
-    }
-    add_copies(&mut told, &published);
-    add_exceptions(&mut told, &published);
+    let place = published.places().first();
+    let told = ToldOfOne {
+        topic: topic.as_str(),
+        partition: place.map(|place| place.partition.0),
+        offset: place.map(|place| place.base_offset),
+        timestamp: place.map(|place| timestamp::format(place.timestamp)),
+        ack: ack::as_str(published.ack),
+        duplicate: published.duplicate.then_some(true),
+        beside: Beside::of(&published),
+    };
     Ok(answer::json(status(&published), &told))
+}
+
+/// What the publisher of one event is told.
+#[derive(Serialize)]
+struct ToldOfOne<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+    ack: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
+    #[serde(flatten)]
+    beside: Beside<'a>,
 }
 
 pub(crate) async fn publish(
@@ -66,15 +82,27 @@ pub(crate) async fn publish(
 ) -> Answer {
     let destination = Destination::Topic(&topic);
     let published = publish_to(&app, &caller, &params, destination, request).await?;
-    let mut told = Map::new();
-    told.insert("topic".to_owned(), published.topic.as_deref().unwrap_or(topic.as_str()).into());
-    told.insert("count".to_owned(), published.count.into());
-    told.insert("partitions".to_owned(), partitions(published.places()));
-    add_copies(&mut told, &published);
-    told.insert("ack".to_owned(), ack::as_str(published.ack).into());
-    told.insert("duplicate".to_owned(), published.duplicate.into());
-    add_exceptions(&mut told, &published);
+    let told = Told {
+        topic: published.topic.as_deref().unwrap_or(topic.as_str()),
+        count: published.count,
+        partitions: partitions(published.places()),
+        ack: ack::as_str(published.ack),
+        duplicate: published.duplicate,
+        beside: Beside::of(&published),
+    };
     Ok(answer::json(status(&published), &told))
+}
+
+/// What the publisher of many events is told.
+#[derive(Serialize)]
+struct Told<'a> {
+    topic: &'a str,
+    count: u64,
+    partitions: Value,
+    ack: &'static str,
+    duplicate: bool,
+    #[serde(flatten)]
+    beside: Beside<'a>,
 }
 
 /// Events that go to the topics of their types.
@@ -106,15 +134,16 @@ async fn publish_to(
     request: Request,
 ) -> Result<Published, ApiError> {
     let (ack, on_reject) = (params.ack()?, params.on_reject()?);
-    let headers = request.headers().clone();
-    let body = body::read(app, &caller.project, request).await?;
+    let (head, body) = request.into_parts();
+    let headers = &head.headers;
+    let body = body::read(app, &caller.project, headers, body).await?;
     let scope = match destination {
         Destination::Topic(topic) => topic.as_str(),
         Destination::ByType | Destination::Each(_) => "",
     };
-    let identity = identity::identity(&headers, scope, &body.bytes)?;
+    let identity = identity::identity(headers, scope, &body.bytes)?;
     let bytes = body.bytes.len();
-    let events = heavy(bytes, || decode::events(&body.bytes, &headers, &app.node.limits))?;
+    let events = heavy(bytes, || decode::events(&body.bytes, headers, &app.node.limits))?;
     if let Destination::ByType = destination {
         decode::expect_types(&events)?;
     }
@@ -136,27 +165,31 @@ pub(super) fn status(published: &Published) -> StatusCode {
     if published.count == 0 { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
 
-/// Says where routes have brought copies; the server's own topics are none of theirs.
-fn add_copies(told: &mut Map<String, Value>, published: &Published) {
-    let is_copy = |places: &&TopicPlaces| {
-        Some(&places.topic) != published.topic.as_ref() && !places.topic.starts_with('_')
-    };
-    let copies: Vec<Value> = published.topics.iter().filter(is_copy).map(of_topic).collect();
-    if !copies.is_empty() {
-        told.insert("copies".to_owned(), copies.into());
-    }
+/// What did not go the usual way; nothing of it is said where all did.
+#[derive(Serialize)]
+struct Beside<'a> {
+    /// Where routes have brought copies; the server's own topics are none of theirs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    rejected: &'a [Refusal],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dead_lettered: &'a [Refusal],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<u64>,
 }
 
-/// Says what became of events that were not stored where they were meant to be.
-fn add_exceptions(told: &mut Map<String, Value>, published: &Published) {
-    let lists = [("rejected", &published.rejected), ("dead_lettered", &published.dead_lettered)];
-    for (name, refusals) in lists {
-        if !refusals.is_empty() {
-            told.insert(name.to_owned(), json!(refusals));
+impl<'a> Beside<'a> {
+    fn of(published: &'a Published) -> Self {
+        let is_copy = |places: &&TopicPlaces| {
+            Some(&places.topic) != published.topic.as_ref() && !places.topic.starts_with('_')
+        };
+        Self {
+            copies: published.topics.iter().filter(is_copy).map(of_topic).collect(),
+            rejected: &published.rejected,
+            dead_lettered: &published.dead_lettered,
+            dropped: (published.dropped > 0).then_some(published.dropped),
         }
-    }
-    if published.dropped > 0 {
-        told.insert("dropped".to_owned(), published.dropped.into());
     }
 }
 

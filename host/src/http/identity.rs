@@ -1,7 +1,7 @@
 //! How a publish says that it may be a repeat: the producer headers, or an idempotency key.
 
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
@@ -11,6 +11,14 @@ const PRODUCER_ID: &str = "producer-id";
 const PRODUCER_EPOCH: &str = "producer-epoch";
 const PRODUCER_SEQ: &str = "producer-seq";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The same, ready to be looked for in each request.
+static HEADERS: [(&str, HeaderName); 4] =
+    [header(PRODUCER_ID), header(PRODUCER_EPOCH), header(PRODUCER_SEQ), header(IDEMPOTENCY_KEY)];
+
+const fn header(name: &'static str) -> (&'static str, HeaderName) {
+    (name, HeaderName::from_static(name))
+}
 
 /// Longest producer id and idempotency key, in bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -26,10 +34,11 @@ pub(crate) fn identity(
     scope: &str,
     body: &[u8],
 ) -> Result<Option<Identity>, ApiError> {
-    let producer = text(headers, PRODUCER_ID)?;
-    let epoch = number(headers, PRODUCER_EPOCH)?;
-    let sequence = number(headers, PRODUCER_SEQ)?;
-    let key = text(headers, IDEMPOTENCY_KEY)?;
+    let [producer, epoch, sequence, key] = &HEADERS;
+    let producer = text(headers, producer)?;
+    let epoch = number(headers, epoch)?;
+    let sequence = number(headers, sequence)?;
+    let key = text(headers, key)?;
     match (producer, epoch, sequence, key) {
         (None, None, None, None) => Ok(None),
         (Some(producer), Some(epoch), Some(sequence), None) => {
@@ -66,18 +75,24 @@ pub(crate) fn check_id(field: &'static str, id: String) -> Result<String, ApiErr
     Ok(id)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
-    let mut values = headers.get_all(name).iter();
+fn text<'a>(
+    headers: &'a HeaderMap,
+    (name, header): &(&'static str, HeaderName),
+) -> Result<Option<&'a str>, ApiError> {
+    let mut values = headers.get_all(header).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(ApiError::invalid(name, "it is given twice"));
+        return Err(ApiError::invalid(*name, "it is given twice"));
     }
-    value.to_str().map(Some).map_err(|_| ApiError::invalid(name, "expected printable ASCII"))
+    value.to_str().map(Some).map_err(|_| ApiError::invalid(*name, "expected printable ASCII"))
 }
 
-fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<u64>, ApiError> {
-    let expected = || ApiError::invalid(name, "expected a whole number of 0 or more");
-    text(headers, name)?.map(|text| text.parse().map_err(|_| expected())).transpose()
+fn number(
+    headers: &HeaderMap,
+    header: &(&'static str, HeaderName),
+) -> Result<Option<u64>, ApiError> {
+    let expected = || ApiError::invalid(header.0, "expected a whole number of 0 or more");
+    text(headers, header)?.map(|text| text.parse().map_err(|_| expected())).transpose()
 }
 
 /// What a structured-field string holds; anything else stands for itself.

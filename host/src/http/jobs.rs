@@ -132,7 +132,7 @@ pub(crate) async fn claim(
     State(app): State<Arc<App>>,
     caller: Caller<Consume>,
     OwnQueueParam(queue): OwnQueueParam,
-    Extension(mut presence): Extension<Presence>,
+    Extension(presence): Extension<Presence>,
     request: Request,
 ) -> Answer {
     let fields = body::fields_if_any(&app, &caller.project, request).await?;

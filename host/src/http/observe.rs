@@ -5,6 +5,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -15,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::App;
@@ -30,18 +31,38 @@ const ID_BYTES_MAX: usize = 128;
 /// Whether the client is still there, for calls that run to their end all the same: one that waits
 /// has no reason to when nobody does.
 #[derive(Debug, Clone)]
-pub(crate) struct Presence(watch::Receiver<()>);
+pub(crate) struct Presence(Arc<Departure>);
+
+/// Whether the client is gone, and who waits for that.
+#[derive(Debug, Default)]
+struct Departure {
+    is_over: AtomicBool,
+    over: Notify,
+}
 
 impl Presence {
     /// Returns when the client is gone. Cancel safe.
-    pub(crate) async fn ended(&mut self) {
-        // Nothing is ever sent: the channel only closes.
-        while self.0.changed().await.is_ok() {}
+    pub(crate) async fn ended(&self) {
+        // It waits from here on: what is over afterwards is not missed.
+        let over = self.0.over.notified();
+        if !self.has_ended() {
+            over.await;
+        }
     }
 
     /// Whether the client is gone.
     pub(crate) fn has_ended(&self) -> bool {
-        self.0.has_changed().is_err()
+        self.0.is_over.load(Ordering::Acquire)
+    }
+}
+
+/// The client, who is there until this is dropped.
+struct Here(Arc<Departure>);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+        self.0.over.notify_waiters();
     }
 }
 
@@ -51,7 +72,7 @@ struct ToItsEnd {
     /// `None` once it has ended.
     call: Option<BoxFuture<'static, Result<Response, Box<dyn Any + Send>>>>,
     /// Dropped when the client is gone.
-    here: Option<watch::Sender<()>>,
+    here: Option<Here>,
 }
 
 impl Future for ToItsEnd {
@@ -92,10 +113,10 @@ pub(crate) async fn observe(
     let answered = if method.is_safe() {
         AssertUnwindSafe(next.run(request)).catch_unwind().await
     } else {
-        let (here, presence) = watch::channel(());
-        request.extensions_mut().insert(Presence(presence));
+        let departure = Arc::new(Departure::default());
+        request.extensions_mut().insert(Presence(Arc::clone(&departure)));
         let call = AssertUnwindSafe(next.run(request)).catch_unwind();
-        ToItsEnd { call: Some(call.boxed()), here: Some(here) }.await
+        ToItsEnd { call: Some(call.boxed()), here: Some(Here(departure)) }.await
     };
     let mut response = answered.unwrap_or_else(|_| {
         // The panic's own message has been printed by the panic hook.
@@ -121,8 +142,14 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         (1..=ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     };
     headers.get(REQUEST_ID).filter(is_valid).cloned().unwrap_or_else(|| {
-        let id = format!("req_{:016x}", rand::random::<u64>());
-        HeaderValue::try_from(id).expect("hexadecimal digits make a header value")
+        let mut id = *b"req_0000000000000000";
+        let mut rest = rand::random::<u64>();
+        for byte in id.iter_mut().rev().take(16) {
+            let digit = (rest % 16) as u8;
+            *byte = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
+            rest /= 16;
+        }
+        HeaderValue::from_bytes(&id).expect("hexadecimal digits make a header value")
     })
 }
 
@@ -132,17 +159,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_whose_client_is_gone_runs_to_its_end() {
-        let (gone, presence) = watch::channel(());
+        let departure = Arc::new(Departure::default());
+        let presence = Presence(Arc::clone(&departure));
         let (ended, end) = tokio::sync::oneshot::channel();
         let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
-        let mut presence = Presence(presence);
         let call = async move {
             presence.ended().await;
             wait.await.unwrap();
             ended.send(()).unwrap();
             Ok(Response::default())
         };
-        let mut call = ToItsEnd { call: Some(call.boxed()), here: Some(gone) };
+        let mut call = ToItsEnd { call: Some(call.boxed()), here: Some(Here(departure)) };
         assert!(futures_util::poll!(&mut call).is_pending());
         drop(call);
         go_on.send(()).unwrap();
