@@ -108,9 +108,10 @@ async fn a_server_that_was_there_is_left_as_it_was() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["publish", "--batch", "0"], "`--batch` is at least 1"),
-        (&["publish", "--rate", "0"], "`--rate` is above 0"),
+        (&["publish", "--rate", "0"], "`--rate` is 0.001 to"),
+        (&["e2e", "--rate", "inf"], "`--rate` is 0.001 to"),
         (&["publish", "--url", "https://127.0.0.1:1"], "plain HTTP"),
         (&["suite", "--url", "http://127.0.0.1:1"], "leave out `--url`"),
         (&["e2e", "--connections", "0"], "at least 1"),

@@ -70,10 +70,11 @@ pub(super) struct Latencies {
 
 impl E2eBench {
     pub(super) async fn run(self, place: &Place) -> Result<Told, CliError> {
-        if self.rate.is_nan() || self.rate <= 0.0 || self.batch == 0 || self.connections == 0 {
-            let problem = "`--rate` is above 0, `--batch` and `--connections` are at least 1";
+        if self.batch == 0 || self.connections == 0 {
+            let problem = "`--batch` and `--connections` are at least 1";
             return Err(CliError::Usage(problem.to_owned()));
         }
+        load::check_rate(self.rate, f64::from(self.batch))?;
         let latencies = place.with(async |site| self.measure(site).await).await?;
         let Latencies { sse, long_poll, acknowledged, sync } = &latencies;
         let sync_line = sync.as_ref().map(|sync| format!("\n  a sync alone  {}", human(sync)));

@@ -38,6 +38,19 @@ pub(super) struct Plan {
     pub(super) rate: Option<f64>,
 }
 
+/// Checks how many requests a second are asked for, of a rate in events.
+///
+/// # Errors
+///
+/// It is out of bounds.
+pub(super) fn check_rate(events: f64, batch: f64) -> Result<(), CliError> {
+    if (1e-3..=1e9).contains(&(events / batch)) {
+        return Ok(());
+    }
+    let problem = "`--rate` is 0.001 to 1,000,000,000 requests a second";
+    Err(CliError::Usage(problem.to_owned()))
+}
+
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
@@ -131,6 +144,10 @@ where
                     measured.requests += 1;
                     measured.events += events;
                     measured.bytes += bytes;
+                }
+                // Of a schedule every request counts that was due, however late its answer was.
+                let is_of_schedule = plan.rate.is_some() && due >= plan.warm_up;
+                if is_of_schedule || plan.rate.is_none() && answered >= plan.warm_up && !is_late {
                     measured.times.record(answered.saturating_sub(due));
                 }
                 measured.refusals += refusals;

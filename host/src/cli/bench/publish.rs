@@ -104,9 +104,13 @@ impl LoadArgs {
         Ok(bodies.into())
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^53")]
+    fn batch_f64(&self) -> f64 {
+        self.batch as f64
+    }
+
     pub(super) fn plan(&self) -> Plan {
-        #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^53")]
-        let batch = self.batch as f64;
+        let batch = self.batch_f64();
         Plan {
             connections: self.connections,
             warm_up: self.warm_up,
@@ -124,8 +128,8 @@ impl LoadArgs {
         if let Some((name, _)) = at_least_one.into_iter().find(|(_, count)| *count == 0) {
             return Err(CliError::Usage(format!("`--{name}` is at least 1")));
         }
-        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-            return Err(CliError::Usage("`--rate` is above 0".to_owned()));
+        if let Some(rate) = self.rate {
+            load::check_rate(rate, self.batch_f64())?;
         }
         if self.duration.is_zero() {
             return Err(CliError::Usage("`--duration` is above 0".to_owned()));
