@@ -4,7 +4,6 @@ use std::io::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::decode;
@@ -110,10 +109,13 @@ fn put_job(out: &mut Vec<u8>, queue: &QueueName, job: &Job) {
     out.extend_from_slice(b",\"payload\":");
     // Whoever put the job there need not have been a client of this API.
     let may_be_json = content_type.as_deref().is_none_or(decode::is_json);
-    if may_be_json && serde_json::from_slice::<IgnoredAny>(payload).is_ok() {
-        out.extend_from_slice(payload);
-    } else {
-        let _ = write!(out, "\"{}\",\"encoding\":\"base64\"", BASE64_STANDARD.encode(payload));
+    let text = std::str::from_utf8(payload).ok().filter(|_| may_be_json);
+    match text.filter(|text| decode::check_value(text).is_ok()) {
+        Some(json) => out.extend_from_slice(json.as_bytes()),
+        None => {
+            let base64 = BASE64_STANDARD.encode(payload);
+            let _ = write!(out, "\"{base64}\",\"encoding\":\"base64\"");
+        }
     }
 }
 

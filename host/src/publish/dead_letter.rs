@@ -17,6 +17,7 @@ use stream_storage::{
 
 use super::answer::NamedVersion;
 use crate::catalog::{Catalog, CatalogError};
+use crate::decode;
 use crate::event::Event;
 use crate::index;
 use crate::name::{GroupName, RouteName, TopicName};
@@ -99,6 +100,8 @@ impl<'a> DeadLetter<'a> {
         let is_omitted = place.is_some() && event.value.len() > VALUE_BYTES_MAX;
         let raw = std::str::from_utf8(&event.value).ok().filter(|_| event.value_is_json);
         let raw = raw.filter(|_| !is_omitted);
+        // A letter is read by parsers that end at some depth: what is too deep is kept as bytes.
+        let raw = raw.filter(|text| decode::check_value(text).is_ok());
         let raw = raw.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
         let is_base64 = raw.is_none() && !is_omitted;
         let value = Value {

@@ -1,5 +1,8 @@
 //! Jobs: from their enqueuing to their end.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
 use super::*;
 
 impl Server {
@@ -20,6 +23,21 @@ impl Server {
         body["lease"] = job["lease"].clone();
         let path = format!("POST /queues/q/jobs/{}/{what}", job["id"].as_str().unwrap());
         self.call(&path, body).await
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_only_calls_itself_json_is_shown_as_bytes() {
+    let server = Server::start().await;
+    let deep = [[b'['; 200], [b']'; 200]].concat();
+    for payload in [&b"\"\xff\""[..], &deep] {
+        let payload = BASE64_STANDARD.encode(payload);
+        let job = json!({
+            "payload": payload, "encoding": "base64", "content_type": "a/b+json",
+        });
+        server.enqueue(job).await;
+        let job = server.claim(1).await.remove(0);
+        assert_eq!((&job["payload"], &job["encoding"]), (&json!(payload), &json!("base64")));
     }
 }
 
