@@ -11,6 +11,11 @@ use wide::u8x16;
 /// How deep a value may nest to be taken here; a deeper one is left to `serde_json`.
 pub(super) const NESTING_MAX: usize = 100;
 
+/// How many members or elements are taken here; of more the first at fault ends the walk elsewhere,
+/// without a list of them all.
+const MEMBERS_MAX: usize = 256;
+const ELEMENTS_MAX: usize = 16_384;
+
 /// The members of an object: their names as they stand there, with quotes, and their values. An event
 /// has few.
 pub(super) type Members<'a> = SmallVec<[(&'a str, &'a str); 8]>;
@@ -30,6 +35,9 @@ pub(super) fn members<'a>(text: &'a str, out: &mut Members<'a>) -> Option<()> {
     loop {
         let (name_end, start) = name(bytes, at)?;
         let end = value(bytes, start, 0)?;
+        if out.len() == MEMBERS_MAX {
+            return None;
+        }
         out.push((text.get(at..name_end)?, text.get(start..end)?));
         at = skip_space(bytes, end);
         match bytes.get(at)? {
@@ -54,6 +62,9 @@ pub(super) fn elements(text: &str) -> Option<Vec<&str>> {
     }
     loop {
         let end = value(bytes, at, 0)?;
+        if elements.len() == ELEMENTS_MAX {
+            return None;
+        }
         elements.push(text.get(at..end)?);
         at = skip_space(bytes, end);
         match bytes.get(at)? {
@@ -342,16 +353,28 @@ mod tests {
 
     #[test]
     fn members_and_elements_are_slices_of_the_text() {
-        let members_of = |text| {
+        let members_of = |text: &str| {
             let mut found = Members::new();
-            members(text, &mut found).map(|()| found.into_vec())
+            let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+            members(text, &mut found).map(|()| found.iter().map(owned).collect::<Vec<_>>())
         };
         let text = r#" { "a" : [1, 2] ,"b\n":"x" } "#;
-        assert_eq!(members_of(text).unwrap(), [("\"a\"", "[1, 2]"), ("\"b\\n\"", "\"x\"")]);
+        let expected = [("\"a\"", "[1, 2]"), ("\"b\\n\"", "\"x\"")];
+        assert_eq!(
+            members_of(text).unwrap(),
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
         assert_eq!(members_of("{}").unwrap(), []);
         assert_eq!(members_of("[]"), None);
-        let many: Vec<String> = (0..1_000).map(|n| format!("\"{n}\":{n}")).collect();
-        assert_eq!(members_of(&format!("{{{}}}", many.join(","))).unwrap().len(), 1_000);
+        let many = |count: usize| {
+            let members: Vec<String> = (0..count).map(|n| format!("\"{n}\":{n}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert_eq!(members_of(&many(MEMBERS_MAX)).unwrap().len(), MEMBERS_MAX);
+        assert_eq!(members_of(&many(MEMBERS_MAX + 1)), None);
+        let zeros = |count: usize| format!("[{}]", vec!["0"; count].join(","));
+        assert_eq!(elements(&zeros(ELEMENTS_MAX)).unwrap().len(), ELEMENTS_MAX);
+        assert_eq!(elements(&zeros(ELEMENTS_MAX + 1)), None);
         assert_eq!(elements(r#" [ {"a":1} , 2 ] "#).unwrap(), [r#"{"a":1}"#, "2"]);
         assert_eq!(elements("[ ]").unwrap(), [""; 0]);
         assert_eq!(elements("[1,]"), None);

@@ -34,19 +34,31 @@ impl Fields {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let pairs = Pairs { raw }.deserialize(&mut deserializer);
         let pairs = pairs.and_then(|pairs| deserializer.end().map(|()| pairs));
-        let (pairs, raw_values) = pairs.map_err(|error| {
+        let (pairs, raw_values, bytes) = pairs.map_err(|error| {
             if error.is_data() {
                 return ApiError::invalid("body", "expected a JSON object");
             }
             ApiError::MalformedJson { byte: byte_of(body, &error), message: error.to_string() }
         })?;
+        if bytes > FIELDS_BYTES_MAX {
+            return Err(ApiError::RequestTooLarge {
+                limit: "control_bytes",
+                max: FIELDS_BYTES_MAX,
+            });
+        }
         let mut fields = Map::new();
         for (name, value) in pairs {
             if fields.contains_key(&name) {
                 let message = format!("field `{}` is given twice", cut(&name));
                 return Err(ApiError::invalid("body", message));
             }
-            fields.insert(name, value);
+            // A number beyond all bounds, or a value that nests too deep.
+            let malformed = |error: serde_json::Error| {
+                let before = value.get().as_ptr().addr().saturating_sub(body.as_ptr().addr());
+                let byte = before + byte_of(value.get().as_bytes(), &error);
+                ApiError::MalformedJson { byte, message: error.to_string() }
+            };
+            fields.insert(name, serde_json::from_str(value.get()).map_err(malformed)?);
         }
         Ok((Self(fields), raw_values))
     }
@@ -149,13 +161,17 @@ fn cut(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// An object as it is written: a map would keep the last of two fields of the same name.
+/// Bytes of fields that are read into values, which take many times as much.
+const FIELDS_BYTES_MAX: usize = 1 << 20;
+
+/// An object as it is written: a map would keep the last of two fields of the same name. Of fields that
+/// are not left as they were sent only so many are kept as are within bounds; their bytes are counted.
 struct Pairs<const N: usize> {
     raw: [&'static str; N],
 }
 
 impl<'de, const N: usize> DeserializeSeed<'de> for Pairs<N> {
-    type Value = (Vec<(String, Value)>, [Option<&'de RawValue>; N]);
+    type Value = (Vec<(String, &'de RawValue)>, [Option<&'de RawValue>; N], usize);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -163,7 +179,7 @@ impl<'de, const N: usize> DeserializeSeed<'de> for Pairs<N> {
 }
 
 impl<'de, const N: usize> Visitor<'de> for Pairs<N> {
-    type Value = (Vec<(String, Value)>, [Option<&'de RawValue>; N]);
+    type Value = (Vec<(String, &'de RawValue)>, [Option<&'de RawValue>; N], usize);
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an object")
@@ -171,15 +187,22 @@ impl<'de, const N: usize> Visitor<'de> for Pairs<N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut pairs, mut raw) = (Vec::new(), [None; N]);
+        let mut bytes = 0_usize;
         while let Some(name) = map.next_key::<String>()? {
             let place = self.raw.iter().position(|raw| *raw == name);
             // A second one is left for the check that no field is given twice.
             match place.and_then(|place| raw.get_mut(place)).filter(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(map.next_value()?),
-                None => pairs.push((name, map.next_value()?)),
+                None => {
+                    let value: &RawValue = map.next_value()?;
+                    bytes = bytes.saturating_add(name.len() + value.get().len());
+                    if bytes <= FIELDS_BYTES_MAX {
+                        pairs.push((name, value));
+                    }
+                }
             }
         }
-        Ok((pairs, raw))
+        Ok((pairs, raw, bytes))
     }
 }
 
@@ -204,6 +227,13 @@ mod tests {
                 other => panic!("{body:?}: {:?}", other.err()),
             }
         }
+    }
+
+    #[test]
+    fn many_small_values_are_refused_before_they_take_room() {
+        let body = |bytes: usize| format!(r#"{{"a":[{}0]}}"#, "0,".repeat(bytes / 2));
+        Fields::parse(body(FIELDS_BYTES_MAX - 16).as_bytes()).unwrap();
+        assert!(Fields::parse(body(FIELDS_BYTES_MAX).as_bytes()).is_err());
     }
 
     #[test]
