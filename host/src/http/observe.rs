@@ -1,7 +1,6 @@
 //! What happens around every call: its id, its line in the log, its place in the metrics; and a
 //! panic becomes an answer.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,13 +69,13 @@ impl Drop for Here {
 /// what is in memory has to follow what is stored. Only then it becomes a task of its own.
 struct ToItsEnd {
     /// `None` once it has ended.
-    call: Option<BoxFuture<'static, Result<Response, Box<dyn Any + Send>>>>,
+    call: Option<BoxFuture<'static, Response>>,
     /// Dropped when the client is gone.
     here: Option<Here>,
 }
 
 impl Future for ToItsEnd {
-    type Output = Result<Response, Box<dyn Any + Send>>;
+    type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(call) = &mut self.call else { return Poll::Pending };
@@ -103,25 +102,29 @@ pub(crate) async fn observe(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if request.method().is_safe() {
+        return answer(app, request, next).await;
+    }
+    let departure = Arc::new(Departure::default());
+    request.extensions_mut().insert(Presence(Arc::clone(&departure)));
+    let call = answer(app, request, next);
+    ToItsEnd { call: Some(call.boxed()), here: Some(Here(departure)) }.await
+}
+
+/// Answers a request and notes how: also that of a client who did not wait for it.
+async fn answer(app: Arc<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
-    // `/v1` is the same API.
-    let route = route.strip_prefix("/v1").unwrap_or(route);
-    let answered = if method.is_safe() {
-        AssertUnwindSafe(next.run(request)).catch_unwind().await
-    } else {
-        let departure = Arc::new(Departure::default());
-        request.extensions_mut().insert(Presence(Arc::clone(&departure)));
-        let call = AssertUnwindSafe(next.run(request)).catch_unwind();
-        ToItsEnd { call: Some(call.boxed()), here: Some(Here(departure)) }.await
-    };
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
         // The panic's own message has been printed by the panic hook.
         ApiError::Internal { inside: "the call panicked".to_owned() }.into_response()
     });
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    // `/v1` is the same API.
+    let route = route.strip_prefix("/v1").unwrap_or(route);
     let (status, took) = (response.status(), started.elapsed());
     app.metrics.answered(route, &method, status, took);
     let request_id = id.to_str().unwrap_or_default();
@@ -167,7 +170,7 @@ mod tests {
             presence.ended().await;
             wait.await.unwrap();
             ended.send(()).unwrap();
-            Ok(Response::default())
+            Response::default()
         };
         let mut call = ToItsEnd { call: Some(call.boxed()), here: Some(Here(departure)) };
         assert!(futures_util::poll!(&mut call).is_pending());
