@@ -20,7 +20,7 @@ use stream_storage::Timestamp;
 
 use super::error::Fault;
 use super::json::{self, Member};
-use super::line::{decoded, push_headers};
+use super::line::{decoded, push_headers, text};
 use super::{Batch, DecodeError};
 use crate::event::Event;
 use crate::limit::Limits;
@@ -179,10 +179,6 @@ impl<'a> Draft<'a> {
         batch.push(event)?;
         Ok((unique, due))
     }
-}
-
-fn text<'a>(field: &Option<Member<'a>>) -> Result<Option<Cow<'a, str>>, Fault<'a>> {
-    field.as_ref().map(Member::text).transpose()
 }
 
 fn due<'a>(at: Option<&Member<'a>>, delay: Option<&Member<'a>>) -> Result<Due, Fault<'a>> {

@@ -127,7 +127,8 @@ impl<'a> Line<'a> {
     }
 }
 
-fn text<'a>(field: &Option<Member<'a>>) -> Result<Option<Cow<'a, str>>, Fault<'a>> {
+/// The string of a field that is there.
+pub(super) fn text<'a>(field: &Option<Member<'a>>) -> Result<Option<Cow<'a, str>>, Fault<'a>> {
     field.as_ref().map(Member::text).transpose()
 }
 
