@@ -587,6 +587,17 @@ mod tests {
         turn.step(|_| Ok(())).unwrap_err();
     }
 
+    #[tokio::test]
+    async fn a_memtable_is_sealed_before_it_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        // With fifteen of 1 MiB it is sealed; fjall would do so after the next.
+        let store = with_records(folder.path(), 16).await;
+        let largest = with_engine(&store, |engine| {
+            engine.logs().iter().map(|log| log.tree.active_memtable().size()).max()
+        });
+        assert!((1 << 20..2 << 20).contains(&largest.unwrap()), "{largest:?}");
+    }
+
     async fn produce(store: &EmbeddedStore, id: &str, expires: Timestamp) {
         let mut producing = Transaction::new(ProjectName::system());
         producing.producer = Some(ProducerStep {

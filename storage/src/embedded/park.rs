@@ -123,3 +123,38 @@ impl Parking {
         self.bytes = bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn is_parked(parking: &mut Parking, project: &str, producer: &str, bytes: usize) -> bool {
+        let mut transaction = Transaction::new(ProjectName::parse(project).unwrap());
+        transaction.producer = Some(ProducerStep {
+            id: producer.to_owned(),
+            epoch: 0,
+            sequence: 1,
+            payload_digest: None,
+            expires: None,
+            note: Bytes::new(),
+        });
+        let (reply, _) = oneshot::channel();
+        let deadline = WAIT_MAX;
+        let parked = Parked { transaction: Box::new(transaction), reply, bytes, deadline };
+        parking.park(parked, 0).is_ok()
+    }
+
+    #[test]
+    fn one_project_leaves_room_for_others() {
+        let mut parking = Parking::default();
+        assert!(is_parked(&mut parking, "a", "large", 16 << 20), "one passes alone");
+        assert!(!is_parked(&mut parking, "a", "next", 1));
+        assert!(is_parked(&mut parking, "b", "p-1", PROJECT_PARKED_BYTES_MAX));
+        assert!(!is_parked(&mut parking, "b", "p-2", 1));
+        assert!(!is_parked(&mut parking, "c", "p", 16 << 20), "all have a bound, too");
+        assert!(is_parked(&mut parking, "c", "p", 8 << 20));
+    }
+}
