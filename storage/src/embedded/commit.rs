@@ -12,6 +12,8 @@ use super::engine::Engine;
 use super::keys::PartitionKey;
 use super::keys::trim::TrimPoint;
 use super::lot::{Effects, Ground, Lot, Outcome, Write};
+use super::open;
+use super::page_cache::JournalPages;
 use super::park::{Parked, Parking};
 use super::queue::{Drained, LotBounds};
 use super::shared::{Failure, Shared};
@@ -42,6 +44,7 @@ pub(super) struct Committer {
     /// Written, acknowledged from memory, not synced.
     unsynced: Unsynced,
     parking: Parking,
+    journal_pages: JournalPages,
 }
 
 #[derive(Default)]
@@ -59,7 +62,14 @@ struct Answers {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last_commit: CommitNumber) -> Self {
-        Self { shared, last_commit, unsynced: Unsynced::default(), parking: Parking::default() }
+        let journal_pages = JournalPages::new(open::database(&shared.config.path));
+        Self {
+            shared,
+            last_commit,
+            unsynced: Unsynced::default(),
+            parking: Parking::default(),
+            journal_pages,
+        }
     }
 
     /// Commits until the queue is closed.
@@ -169,6 +179,7 @@ impl Committer {
             return Err(error);
         }
         self.last_commit = last_commit;
+        self.journal_pages.wrote(effects.record_bytes);
         self.unsynced.effects.merge(effects);
         if sync {
             self.shared.counters.synced(self.shared.clock.monotonic().saturating_sub(started));
@@ -214,6 +225,7 @@ impl Committer {
         self.shared.ran_full.store(false, Ordering::Relaxed);
         self.shared.high_water.advance(self.last_commit);
         self.shared.publish(effects);
+        self.journal_pages.synced();
     }
 
     /// After a failed write nothing is known of what it held: the engine takes no more, until it is

@@ -20,6 +20,7 @@ mod journal;
 mod keys;
 mod lot;
 mod open;
+mod page_cache;
 mod park;
 mod queue;
 mod read;

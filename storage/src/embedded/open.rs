@@ -75,6 +75,11 @@ pub(super) struct Opened {
 /// Where fjall keeps its files.
 const DATABASE: &str = "db";
 
+/// The folder of the database within a data folder.
+pub(super) fn database(data: &Path) -> PathBuf {
+    data.join(DATABASE)
+}
+
 /// Opens the data folder, or makes it. What `gone` lacks is loaded from it; what it has must come
 /// from there. All that is seen is durable when this returns.
 pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<Opened, OpenError> {
@@ -82,7 +87,7 @@ pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<O
     let accept_loss = *accept_loss;
     std::fs::create_dir_all(path)
         .map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-    let database = path.join(DATABASE);
+    let database = database(path);
     let recovered = |error| OpenError::recovery(path, &error);
     let prepared = recovery::prepare(&database, accept_loss).map_err(recovered)?;
     let engine =
@@ -113,13 +118,13 @@ pub(super) fn open_engine(config: &EmbeddedConfig, gone: &Arc<Gone>) -> Result<O
 /// the disk, what never got there: a copy that is synced is what the next start will find.
 pub(super) fn rewrite_journal(data: &Path) -> Result<(), OpenError> {
     let folder = |source| OpenError::Folder { path: data.to_owned(), source };
-    let journals = journal::list(&data.join(DATABASE)).map_err(folder)?;
+    let journals = journal::list(&database(data)).map_err(folder)?;
     let Some(last) = journals.last() else { return Ok(()) };
     let copy = data.join("journal.copy");
     std::fs::copy(&last.path, &copy).map_err(folder)?;
     std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(folder)?;
     std::fs::rename(&copy, &last.path).map_err(folder)?;
-    high_water::sync_folder(&data.join(DATABASE)).map_err(folder)
+    high_water::sync_folder(&database(data)).map_err(folder)
 }
 
 fn check_format(engine: &Engine, path: &Path) -> Result<(), OpenError> {
@@ -314,7 +319,7 @@ mod tests {
 
     /// Cuts lots out of the only journal of a closed store.
     fn lose(data: &Path, lots: Range<usize>) {
-        let [journal] = &journal::list(&data.join(DATABASE)).unwrap()[..] else {
+        let [journal] = &journal::list(&database(data)).unwrap()[..] else {
             panic!("one journal expected")
         };
         let mut starts = Vec::new();
