@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::App;
-use super::traffic::{Traffic, Watched};
+use super::traffic::Traffic;
 
 /// How long to wait after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -138,8 +138,7 @@ impl Server {
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http2().max_concurrent_streams(HTTP2_STREAMS_MAX);
-        let stream = TokioIo::new(Watched { stream, traffic: Arc::clone(&traffic) });
-        let mut connection = pin!(builder.serve_connection(stream, service));
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let drain = &self.app.node.drain;
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),

@@ -11,17 +11,27 @@ use crate::http::{ServerConfig, Timeouts, serve};
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n";
 
+const TIMEOUTS: Timeouts = Timeouts {
+    header: Duration::from_millis(200),
+    idle: Duration::from_millis(600),
+    write: Duration::from_millis(600),
+};
+
 async fn listen(server: &Server, connections_max: usize) -> (SocketAddr, JoinHandle<()>) {
+    listen_with(server, connections_max, TIMEOUTS).await
+}
+
+async fn listen_with(
+    server: &Server,
+    connections_max: usize,
+    timeouts: Timeouts,
+) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = ServerConfig {
         tls: None,
         connections_max,
-        timeouts: Timeouts {
-            header: Duration::from_millis(200),
-            idle: Duration::from_millis(600),
-            write: Duration::from_millis(600),
-        },
+        timeouts,
         drain_timeout: Duration::from_secs(10),
     };
     let (app, router) = (Arc::clone(&server.app), server.router.clone());
@@ -30,6 +40,12 @@ async fn listen(server: &Server, connections_max: usize) -> (SocketAddr, JoinHan
 
 /// HTTP/2's preface with empty settings.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// The same with windows of no bytes: no answer's body can be sent.
+const HTTP2_WITHOUT_WINDOW: &[u8] =
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+
+const HTTP2_PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingping";
 
 /// `GET /healthz` on stream 1, by HPACK's static table and literals.
 const HTTP2_HEALTH: &[u8] = b"\0\0\x0f\x01\x05\0\0\0\x01\x82\x86\x04\x08/healthz\x41\x01h";
@@ -40,6 +56,16 @@ async fn ask(stream: &mut TcpStream, bytes: &[u8]) -> String {
     let mut buffer = vec![0; 4_096];
     let read = stream.read(&mut buffer).await.unwrap();
     String::from_utf8(buffer[..read].to_vec()).unwrap()
+}
+
+/// Reads until something has come.
+async fn heard(stream: &mut TcpStream, expected: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(expected) {
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_buf(&mut seen));
+        let count = read.await.expect("it is silent").unwrap();
+        assert!(count > 0, "it has ended: {}", String::from_utf8_lossy(&seen));
+    }
 }
 
 #[tokio::test]
@@ -172,4 +198,46 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), freed).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_http2_client_that_pings_and_takes_nothing_of_its_answer_is_cut_off() {
+    let server = Server::start().await;
+    let (address, _serving) = listen(&server, 10).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&[HTTP2_WITHOUT_WINDOW, HTTP2_HEALTH].concat()).await.unwrap();
+    let mut seen = Vec::new();
+    // Each ping is answered: something is written all the time.
+    let pinging = async {
+        while stream.write_all(HTTP2_PING).await.is_ok()
+            && stream.read_buf(&mut seen).await.is_ok_and(|count| count > 0)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), pinging).await.expect("it is cut off");
+    let text = String::from_utf8_lossy(&seen);
+    assert!(text.contains("pingping") && !text.contains("status"), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_stream_of_events_may_be_quiet_for_longer_than_the_write_timeout() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    let timeouts = Timeouts { write: Duration::from_millis(200), ..TIMEOUTS };
+    let (address, _serving) = listen_with(&server, 10, timeouts).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let subscribe = format!(
+        "GET /subscribe?pattern=t HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ADMIN}\r\n\r\n"
+    );
+    stream.write_all(subscribe.as_bytes()).await.unwrap();
+    // The end of the greeting's chunk.
+    heard(&mut stream, "\n\n\r\n").await;
+    for _ in 0..2 {
+        let mut byte = [0];
+        let early = tokio::time::timeout(Duration::from_millis(700), stream.read(&mut byte)).await;
+        assert!(early.is_err(), "{early:?}");
+        server.fill(0, 1).await;
+        heard(&mut stream, "}\n\n\r\n").await;
+    }
 }
