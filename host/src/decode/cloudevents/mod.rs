@@ -43,7 +43,7 @@ fn set_attribute<'a>(
         _ => return push_header(event, header_name(name)?, value, limits),
     };
     if slot.is_some() {
-        return Err(Fault::malformed("attribute is given twice"));
+        return Err(Fault::malformed(TWICE));
     }
     *slot = Some(value);
     Ok(())
@@ -65,6 +65,8 @@ fn header_name<'a>(name: &str) -> Result<Cow<'a, str>, Fault<'a>> {
         }
     })
 }
+
+const TWICE: &str = "attribute is given twice";
 
 const SOURCE: &str = "ce-source";
 const SPECVERSION: &str = "ce-specversion";
@@ -92,6 +94,18 @@ fn check_required<'a>(event: &Event<'_>) -> Result<(), Fault<'a>> {
         return Err(Fault::malformed(message).field(name));
     }
     Ok(())
+}
+
+/// The names of the attributes that are set.
+fn names<'e>(event: &'e Event<'_>) -> impl Iterator<Item = &'e str> {
+    let fields = [
+        ("id", &event.id),
+        ("time", &event.time),
+        ("partitionkey", &event.key),
+        ("datacontenttype", &event.content_type),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, field)| field.is_some().then_some(name));
+    fields.chain(event.headers.iter().filter_map(|(name, _)| name.strip_prefix("ce-")))
 }
 
 /// Marks the value as JSON if the content type says so, and drops a content type that need not be
@@ -211,6 +225,12 @@ mod tests {
             (r#"{"id":^1}"#, 0, "field `id`: expected a string, got a number"),
             (r#"{"id":"1","id":^"1"}"#, 0, "field `id`: attribute is given twice"),
             (r#"{"source":"1","source":^"1"}"#, 0, "field `source`: header `ce-source` is given"),
+            (r#"{"id":^null,"id":"1"}"#, 0, "field `id`: attribute is given twice"),
+            (r#"{"partitionkey":"k","partitionkey":^null}"#, 0, "field `partitionkey`: attribute"),
+            (r#"{"subject":^null,"subject":"x"}"#, 0, "field `subject`: attribute is given twice"),
+            (r#"{"subject":"x","subject":^null}"#, 0, "field `subject`: attribute is given twice"),
+            (r#"{"subject":null,"subject":^null}"#, 0, "field `subject`: attribute is given twice"),
+            (r#"{"subject":^null,"sub\u006aect":"x"}"#, 0, "field `subject`: attribute is given t"),
             (r#"{"data":1,^"data":1}"#, 0, "field `data`: field is given twice"),
             (r#"{"time":^"now"}"#, 0, "field `time`: expected an RFC 3339 time"),
             (r#"{"partitionkey":^1}"#, 0, "field `partitionkey`: expected a string"),
@@ -232,6 +252,17 @@ mod tests {
                 format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t",{fields}}}"#);
             assert_malformed(STRUCTURED, &[(&body, index, message)]);
         }
+    }
+
+    #[test]
+    fn so_many_attributes_may_be_null_and_not_one_more() {
+        let null = |n: usize| format!(r#","a{n}":null"#);
+        let nulls = |count: usize| (0..count).map(null).collect::<String>();
+        assert_eq!(structured(&nulls(256)).headers.len(), 3, "source, specversion and type");
+        let required = r#"{"specversion":"1.0","id":"1","source":"s","type":"t""#;
+        let body = format!("{required}{}}}", nulls(257));
+        let error = read(STRUCTURED, body.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("field `a256`: expected at most 256 attributes"), "{error}");
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! Structured mode: a JSON object of attributes and data.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{check_json, check_required, set_attribute, settle_content_type};
+use super::{TWICE, check_json, check_required, names, set_attribute, settle_content_type};
 use crate::decode::error::Fault;
 use crate::decode::json::{self, Member};
 use crate::decode::media_type::is_json;
 use crate::event::Event;
 use crate::limit::Limits;
+
+/// Attributes of one event that may be `null`: each says nothing, but takes room while it is read.
+const NULLS_MAX: usize = 256;
 
 /// The event that `json` is.
 pub(in crate::decode) fn structured<'a>(
@@ -19,15 +23,19 @@ pub(in crate::decode) fn structured<'a>(
 ) -> Result<Event<'a>, Fault<'a>> {
     let mut event = Event::default();
     let (mut data, mut data_base64) = (None, None);
+    let mut nulls = HashMap::new();
     json::members(json, |name, member| match &*name {
         "data" => json::fill(&mut data, member),
         "data_base64" => json::fill(&mut data_base64, member),
-        // The standard has `null` as another way to leave an attribute out.
-        _ if member.is_null() => Ok(()),
+        _ if member.is_null() => set_null(&mut nulls, member),
         name => attribute(&member)
             .and_then(|value| set_attribute(&mut event, name, value, limits))
             .map_err(|fault| member.locate(fault)),
     })?;
+    // Two that are not null are refused when the second is set, two that are null likewise.
+    if let Some(null) = names(&event).find_map(|name| nulls.get(name)) {
+        return Err(null.refuse_value(TWICE));
+    }
     check_required(&event).map_err(|fault| fault.at(json.trim_ascii_start()))?;
     match (data, data_base64.filter(|member: &Member<'_>| !member.is_null())) {
         (Some(_), Some(base64)) => {
@@ -38,6 +46,24 @@ pub(in crate::decode) fn structured<'a>(
         (None, None) => event.content_type = None,
     }
     Ok(event)
+}
+
+/// Notes that an attribute is left out: the standard has `null` as another way to do so. It is not
+/// given twice either.
+fn set_null<'a>(
+    nulls: &mut HashMap<Cow<'a, str>, Member<'a>>,
+    member: Member<'a>,
+) -> Result<(), Fault<'a>> {
+    let name = member.name();
+    if nulls.contains_key(&name) {
+        return Err(member.refuse_value(TWICE));
+    }
+    if nulls.len() >= NULLS_MAX {
+        let message = format!("expected at most {NULLS_MAX} attributes that are `null`");
+        return Err(member.refuse_name(message));
+    }
+    nulls.insert(name, member);
+    Ok(())
 }
 
 /// An attribute's value as text: attributes are strings, integers and booleans.
