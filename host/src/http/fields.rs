@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -151,6 +151,23 @@ pub(crate) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Ap
     value.ok_or_else(|| ApiError::invalid(field, "it is missing"))
 }
 
+/// The elements, 1 to `max`, of a list that was left as it was sent; what is beyond is not read.
+pub(crate) fn elements<'b>(
+    field: &'static str,
+    list: &'b RawValue,
+    max: usize,
+) -> Result<Vec<&'b RawValue>, ApiError> {
+    let mut out = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_str(list.get());
+    let read = deserializer.deserialize_seq(Elements { out: &mut out, max });
+    // To stop at the first that is one too many is an error of `read` too.
+    if out.len() > max || (read.is_ok() && out.is_empty()) {
+        return Err(ApiError::invalid(field, format!("expected 1 to {max} {field}")));
+    }
+    read.map_err(|_| ApiError::invalid(field, "expected a list of objects"))?;
+    Ok(out)
+}
+
 fn expected(name: &'static str, what: &str, got: &Value) -> ApiError {
     let got = cut(&got.to_string());
     ApiError::invalid(name, format!("expected {what}, got `{got}`"))
@@ -206,6 +223,29 @@ impl<'de, const N: usize> Visitor<'de> for Pairs<N> {
     }
 }
 
+/// The elements of a list, and at most one more than `max`.
+struct Elements<'o, 'de> {
+    out: &'o mut Vec<&'de RawValue>,
+    max: usize,
+}
+
+impl<'de> Visitor<'de> for Elements<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while self.out.len() <= self.max
+            && let Some(element) = list.next_element()?
+        {
+            self.out.push(element);
+        }
+        Ok(())
+    }
+}
+
 /// Where an error lies in the body: serde counts lines and columns, both from 1.
 pub(super) fn byte_of(body: &[u8], error: &serde_json::Error) -> usize {
     let lines = body.split_inclusive(|byte| *byte == b'\n');
@@ -234,6 +274,30 @@ mod tests {
         let body = |bytes: usize| format!(r#"{{"a":[{}0]}}"#, "0,".repeat(bytes / 2));
         Fields::parse(body(FIELDS_BYTES_MAX - 16).as_bytes()).unwrap();
         assert!(Fields::parse(body(FIELDS_BYTES_MAX).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_list_has_one_element_to_so_many() {
+        let cases = [
+            ("[{},1]", Ok(vec!["{}", "1"])),
+            ("[]", Err("expected 1 to 2 jobs")),
+            ("[1,2,3]", Err("expected 1 to 2 jobs")),
+            ("[1,2,3,4]", Err("expected 1 to 2 jobs")),
+            ("{}", Err("expected a list of objects")),
+        ];
+        for (text, expected) in cases {
+            let found = elements("jobs", serde_json::from_str(text).unwrap(), 2);
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => {
+                    let found: Vec<&str> = found.into_iter().map(RawValue::get).collect();
+                    assert_eq!(found, expected, "{text}");
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{text}: {error}");
+                }
+                (found, _) => panic!("{text}: {:?}", found.err()),
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::answer::{self, Answer};
 use super::auth::{Caller, Consume, Publish};
 use super::error::ApiError;
 use super::events::of_topic;
-use super::fields::{Fields, required};
+use super::fields::{Fields, elements, required};
 use super::observe::Presence;
 use super::params::{
     BYTES_DEFAULT, BYTES_MAX, JobParam, OwnQueueParam, Params, QueueParam, WAIT_MILLIS_MAX,
@@ -403,11 +403,7 @@ pub(crate) async fn complete_many(
 fn ends(body: &[u8]) -> Result<Vec<Finish>, ApiError> {
     let (fields, [jobs]) = Fields::parse_raw(body, ["jobs"])?;
     fields.finish()?;
-    let jobs: Vec<&RawValue> = serde_json::from_str(required("jobs", jobs)?.get())
-        .map_err(|_| ApiError::invalid("jobs", "expected a list of objects"))?;
-    if !(1..=CLAIM_MAX).contains(&jobs.len()) {
-        return Err(ApiError::invalid("jobs", format!("expected 1 to {CLAIM_MAX} jobs")));
-    }
+    let jobs = elements("jobs", required("jobs", jobs)?, CLAIM_MAX)?;
     let mut ends = Vec::with_capacity(jobs.len());
     let mut seen = std::collections::HashSet::new();
     for job in jobs {
