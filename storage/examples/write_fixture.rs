@@ -16,8 +16,8 @@ use stream_storage::{
 
 const LIVE: TopicId = TopicId(1);
 const DROPPED: TopicId = TopicId(2);
-/// Longer than what is kept apart from its key.
-const LONG_BYTES: usize = 2000;
+/// Longer than what is kept apart from its key, and than what is not packed.
+const LONG_BYTES: usize = 8000;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -20,6 +20,7 @@
 mod batch;
 mod clock;
 pub mod embedded;
+mod entry;
 mod name;
 mod record;
 mod store;

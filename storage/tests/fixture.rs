@@ -64,10 +64,10 @@ async fn values(store: &EmbeddedStore, request: ReadRequest) -> Vec<(u64, String
     found
 }
 
-async fn check(store: &EmbeddedStore) {
+async fn check(store: &EmbeddedStore, long: usize) {
     let found = values(store, read(LIVE, 0, 1)).await;
     assert_eq!(found, [(1, "b".into()), (2, "c".into()), (3, "d".into())]);
-    assert_eq!(values(store, read(LIVE, 1, 1)).await, [(1, "x".repeat(2000))]);
+    assert_eq!(values(store, read(LIVE, 1, 1)).await, [(1, "x".repeat(long))]);
     let trimmed = store.read(read(LIVE, 0, 0)).await.unwrap_err();
     assert_eq!(trimmed, ReadError::Trimmed { earliest: 1 });
 
@@ -97,13 +97,23 @@ fn a_record() -> RecordBatch {
 
 #[tokio::test]
 async fn a_folder_of_format_1_holds_what_was_written_to_it() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+    check_fixture("v1", 2000).await;
+}
+
+#[tokio::test]
+async fn a_folder_of_format_2_holds_what_was_written_to_it() {
+    check_fixture("v2", 8000).await;
+}
+
+/// A fixture with a value of `long` bytes; in format 2 it is packed.
+async fn check_fixture(name: &str, long: usize) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let folder = tempfile::tempdir().unwrap();
     copy(&fixture, folder.path());
     let store = open(folder.path());
-    check(&store).await;
+    check(&store, long).await;
     store.reclaim().unwrap();
-    check(&store).await;
+    check(&store, long).await;
 
     let mut appending = Transaction::new(project());
     appending.append(LIVE, Partition(0), a_record());

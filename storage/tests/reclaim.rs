@@ -117,9 +117,15 @@ fn transaction() -> Transaction {
     Transaction::new(ProjectName::parse("p").unwrap())
 }
 
+/// Of each record another one, which cannot be packed.
 fn value(topic: TopicId, partition: Partition, offset: u64) -> Vec<u8> {
-    let own = format!("{topic}/{partition}/{offset},").into_bytes();
-    own.into_iter().cycle().take(RECORD_BYTES).collect()
+    let mut state = topic.0 << 48 ^ u64::from(partition.0) << 32 ^ offset;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()[7]
+    };
+    (0..RECORD_BYTES).map(|_| next()).collect()
 }
 
 /// A request for all records from an offset on.

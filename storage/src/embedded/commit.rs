@@ -17,7 +17,8 @@ use super::page_cache::JournalPages;
 use super::park::{Parked, Parking};
 use super::queue::{Drained, LotBounds};
 use super::shared::{Failure, Shared};
-use crate::{CommitError, CommitNumber, Receipt, StoreError, TopicId, Transaction};
+use super::staged::Staged;
+use crate::{CommitError, CommitNumber, Receipt, StoreError, TopicId};
 
 /// A lot is large enough to make its sync cheap and small enough to be answered in milliseconds.
 const LOT: LotBounds = LotBounds { bytes_max: 8 << 20, items_max: 4096, turn_bytes: 256 << 10 };
@@ -28,7 +29,7 @@ const SYNC_DELAY_MAX: Duration = Duration::from_millis(10);
 
 /// What the committer is asked to do.
 pub(super) enum Work {
-    Commit { transaction: Box<Transaction>, reply: Reply, bytes: usize },
+    Commit { staged: Box<Staged>, reply: Reply, bytes: usize },
     Trim { partition: PartitionKey, point: TrimPoint, reply: oneshot::Sender<TrimResult> },
     ForgetProducer { expiry_key: Vec<u8>, producer_key: Vec<u8> },
     ForgetTopic(TopicId),
@@ -148,11 +149,11 @@ impl Committer {
         let deadline = shared.clock.monotonic() + super::park::WAIT_MAX;
         for work in work {
             match work {
-                Work::Commit { transaction, reply, bytes } => {
-                    if let Some(error) = full.filter(|_| !frees_space(&transaction)) {
+                Work::Commit { staged, reply, bytes } => {
+                    if let Some(error) = full.filter(|_| !frees_space(&staged)) {
                         answers.commits.push((reply, Err(error.clone())));
                     } else {
-                        let parked = Parked { transaction, reply, bytes, deadline };
+                        let parked = Parked { staged, reply, bytes, deadline };
                         add(&mut lot, &mut self.parking, parked, answers);
                     }
                 }
@@ -299,7 +300,7 @@ impl Drop for Alarm {
 /// Adds a transaction, and those of its producer that waited for it.
 fn add(lot: &mut Lot<'_>, parking: &mut Parking, mut parked: Parked, answers: &mut Answers) {
     let producer = parked.producer();
-    match lot.add(&mut parked.transaction) {
+    match lot.add(&mut parked.staged) {
         Outcome::Early { expected } => {
             if let Err((reply, error)) = parking.park(parked, expected) {
                 answers.commits.push((reply, Err(error)));
@@ -316,9 +317,13 @@ fn add(lot: &mut Lot<'_>, parking: &mut Parking, mut parked: Parked, answers: &m
 }
 
 /// Whether a transaction may be written into the reserve: it makes room.
-fn frees_space(transaction: &Transaction) -> bool {
-    transaction.appends.is_empty()
-        && transaction.topics.iter().any(|change| matches!(change, crate::TopicChange::Drop(_)))
+fn frees_space(staged: &Staged) -> bool {
+    staged.appends.is_empty()
+        && staged
+            .transaction
+            .topics
+            .iter()
+            .any(|change| matches!(change, crate::TopicChange::Drop(_)))
 }
 
 fn refuse(work: Work, error: &CommitError) {

@@ -17,10 +17,11 @@ use super::keys::receipt::{self, StoredReceipt};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
 use super::keys::{PartitionKey, TRIMMED_KEY, commit, end, index, log, state};
+use super::staged::{Staged, StagedAppend};
 use super::tail::TailEntry;
-use crate::batch::Section;
+use crate::entry::Section;
 use crate::{
-    Ack, Append, Appended, CommitError, CommitNumber, Condition, Expected, Position, ProducerState,
+    Ack, Appended, CommitError, CommitNumber, Condition, Expected, Position, ProducerState,
     ProducerStep, ProjectName, Receipt, StoreError, Timestamp, TopicChange, TopicId, Transaction,
     Version, Watch,
 };
@@ -106,9 +107,9 @@ impl<'a> Lot<'a> {
 
     /// Checks a transaction against the store and the lot so far, and adds it or leaves the lot as
     /// it was.
-    pub(super) fn add(&mut self, transaction: &mut Transaction) -> Outcome {
-        match self.check(transaction) {
-            Ok(None) => Outcome::Committed(self.apply(transaction)),
+    pub(super) fn add(&mut self, staged: &mut Staged) -> Outcome {
+        match self.check(staged) {
+            Ok(None) => Outcome::Committed(self.apply(staged)),
             Ok(Some(outcome)) => outcome,
             Err(error) => Outcome::Refused(error),
         }
@@ -201,7 +202,8 @@ impl<'a> Lot<'a> {
     }
 
     /// Everything that may refuse a transaction.
-    fn check(&mut self, transaction: &Transaction) -> Result<Option<Outcome>, CommitError> {
+    fn check(&mut self, staged: &Staged) -> Result<Option<Outcome>, CommitError> {
+        let Staged { transaction, appends } = staged;
         if let Some(step) = &transaction.producer {
             let outcome = self.check_producer(&transaction.project, step)?;
             if outcome.is_some() {
@@ -222,7 +224,7 @@ impl<'a> Lot<'a> {
                 TopicChange::Drop(topic) => self.check_topic(topic)?,
             }
         }
-        for Append { topic, .. } in &transaction.appends {
+        for StagedAppend { topic, .. } in appends {
             if !transaction.topics.contains(&TopicChange::Create(*topic)) {
                 self.check_topic(*topic)?;
             }
@@ -309,12 +311,12 @@ impl<'a> Lot<'a> {
         }
     }
 
-    fn apply(&mut self, transaction: &mut Transaction) -> Receipt {
+    fn apply(&mut self, staged: &mut Staged) -> Receipt {
+        let Staged { transaction, appends } = staged;
         self.last_commit = CommitNumber(self.last_commit.0 + 1);
         let commit = self.last_commit;
         self.sync |= !may_be_lost(transaction);
-        let appends =
-            std::mem::take(&mut transaction.appends).into_iter().map(|a| self.append(a)).collect();
+        let appends = appends.drain(..).map(|append| self.append(append)).collect();
         if !transaction.state.is_empty() {
             self.effects.watches.insert(Watch::State(transaction.project.clone()));
         }
@@ -337,14 +339,13 @@ impl<'a> Lot<'a> {
         receipt
     }
 
-    fn append(&mut self, append: Append) -> Appended {
-        let Append { topic, partition, batch, index: entries } = append;
+    fn append(&mut self, append: StagedAppend) -> Appended {
+        let (count, bytes) = (append.count(), append.byte_len() as u64);
+        let StagedAppend { topic, partition, parts, index: entries } = append;
         let place = (topic, partition);
         let end = self.ends.entry(place).or_insert_with(|| self.ground.end(place));
         let start = *end;
         let timestamp = self.ground.now.max(start.timestamp);
-        let count = batch.count();
-        let bytes = batch.byte_len() as u64;
         *end = End {
             offset: start.offset + u64::from(count),
             bytes: start.bytes + bytes,
@@ -360,7 +361,7 @@ impl<'a> Lot<'a> {
         self.appends
             .entry(place)
             .or_insert_with(|| PartitionAppends::new(start))
-            .push(batch, section);
+            .push(parts, section);
         self.effects.watches.insert(Watch::Topic(topic));
         self.effects.records += u64::from(count);
         self.effects.record_bytes += bytes;

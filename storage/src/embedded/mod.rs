@@ -27,6 +27,7 @@ mod read;
 mod recovery;
 mod search;
 mod shared;
+mod staged;
 mod tail;
 mod validate;
 mod watches;
@@ -50,6 +51,7 @@ use self::keys::index;
 pub use self::open::OpenError;
 use self::queue::{Queue, QueueBounds, Refused};
 use self::shared::{Counters, Shared};
+use self::staged::Staged;
 use crate::{
     Bounds, Clock, CommitError, Health, Limits, Metrics, Partition, Position, ProducerState,
     ProjectName, ReadError, ReadRequest, Receipt, Records, StateEntry, Store, StoreError, TopicId,
@@ -107,6 +109,8 @@ const LIMITS: Limits = Limits {
     key_bytes_max: 1 << 10,
 };
 /// When a refused publisher may try again: a lot takes milliseconds.
+/// What is longer is staged where it keeps nobody from being served.
+const STAGED_AT_ONCE_MAX: usize = 1 << 20;
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl EmbeddedStore {
@@ -224,7 +228,13 @@ impl Store for EmbeddedStore {
         let bytes = validate::validate(&transaction, &LIMITS)?;
         let project = transaction.project.clone();
         let (reply, answered) = oneshot::channel();
-        let work = Work::Commit { transaction: Box::new(transaction), reply, bytes };
+        let staged = if bytes <= STAGED_AT_ONCE_MAX {
+            Staged::new(transaction)
+        } else {
+            let staging = tokio::task::spawn_blocking(move || Staged::new(transaction));
+            staging.await.map_err(|error| CommitError::Unknown { reason: error.to_string() })?
+        };
+        let work = Work::Commit { staged: Box::new(staged), reply, bytes };
         self.submit(&project, work, bytes)?;
         answer(answered).await
     }

@@ -16,10 +16,10 @@ use super::keys::commit::{self, LastCommit};
 use super::keys::end::{self, End};
 use super::keys::topic::{self, Life};
 use super::keys::trim::{self, TrimPoint};
-use super::keys::{FORMAT, FORMAT_KEY, PartitionKey, TRIMMED_KEY, log};
+use super::keys::{FORMAT, FORMAT_KEY, FORMAT_MIN, PartitionKey, TRIMMED_KEY, log};
 use super::recovery::{self, Prepared, RecoveryError};
 use super::{high_water, journal};
-use crate::batch::parse_header;
+use crate::entry::{Header, parse_header};
 use crate::{CommitNumber, StoreError, TopicId};
 
 /// Why a store does not open.
@@ -40,7 +40,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The folder was written by a later version.
-    #[error("data folder `{}` has format `{got}`, this version reads `{FORMAT}`", path.display())]
+    #[error("data folder `{}` has format `{got}`, this version reads `{FORMAT_MIN}` to `{FORMAT}`", path.display())]
     Format {
         /// The data folder.
         path: PathBuf,
@@ -129,16 +129,15 @@ pub(super) fn rewrite_journal(data: &Path) -> Result<(), OpenError> {
 
 fn check_format(engine: &Engine, path: &Path) -> Result<(), OpenError> {
     let database = |error: &dyn std::fmt::Display| OpenError::database(path, error);
-    match engine.meta(&FORMAT_KEY).map_err(|error| database(&error))? {
-        Some(stored) if *stored == FORMAT.to_le_bytes() => Ok(()),
-        Some(stored) => {
-            let got = stored.as_ref().try_into().map_or(u32::MAX, u32::from_le_bytes);
-            Err(OpenError::Format { path: path.to_owned(), got })
-        }
-        None => {
+    let stored = engine.meta(&FORMAT_KEY).map_err(|error| database(&error))?;
+    let got = stored.as_deref().map(|row| row.try_into().map_or(u32::MAX, u32::from_le_bytes));
+    match got {
+        Some(FORMAT) => Ok(()),
+        None | Some(FORMAT_MIN..FORMAT) => {
             let format = FORMAT.to_le_bytes().to_vec();
             engine.meta.insert(FORMAT_KEY.to_vec(), format).map_err(|error| database(&error))
         }
+        Some(got) => Err(OpenError::Format { path: path.to_owned(), got }),
     }
 }
 
@@ -236,11 +235,11 @@ fn mend(engine: &Engine, lost: &HashMap<PartitionKey, End>, row: LastCommit) -> 
 
 /// The end of a partition whose last entry is this.
 fn end_after(entry: &[u8], last_offset: u64) -> Result<End, StoreError> {
-    let (place, sections) = parse_header(entry)?;
+    let Header { place, sections, bytes, .. } = parse_header(entry)?;
     let last = sections.last().ok_or(crate::DecodeError { what: "entry header" })?;
     Ok(End {
         offset: last_offset + 1,
-        bytes: place.bytes_before + crate::batch::body_len(entry, sections.len()),
+        bytes: place.bytes_before + bytes,
         timestamp: last.timestamp,
         commit: last.commit,
     })

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::commit::{Reply, send};
-use crate::{CommitError, ProducerStep, ProjectName, Transaction};
+use super::staged::Staged;
+use crate::{CommitError, ProducerStep, ProjectName};
 
 /// How long one waits.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ pub(super) type ProducerKey = (ProjectName, String);
 
 /// A transaction that waits, or is about to.
 pub(super) struct Parked {
-    pub(super) transaction: Box<Transaction>,
+    pub(super) staged: Box<Staged>,
     pub(super) reply: Reply,
     /// What it weighs.
     pub(super) bytes: usize,
@@ -42,8 +43,8 @@ struct Waiting {
 
 impl Parked {
     pub(super) fn producer(&self) -> Option<ProducerKey> {
-        let step = self.transaction.producer.as_ref()?;
-        Some((self.transaction.project.clone(), step.id.clone()))
+        let step = self.staged.transaction.producer.as_ref()?;
+        Some((self.staged.transaction.project.clone(), step.id.clone()))
     }
 }
 
@@ -54,7 +55,7 @@ impl Parking {
         parked: Parked,
         expected: u64,
     ) -> Result<(), (Reply, CommitError)> {
-        let received = match parked.transaction.producer {
+        let received = match parked.staged.transaction.producer {
             Some(ProducerStep { sequence, .. }) => sequence,
             None => 0,
         };
@@ -130,6 +131,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::Transaction;
 
     fn is_parked(parking: &mut Parking, project: &str, producer: &str, bytes: usize) -> bool {
         let mut transaction = Transaction::new(ProjectName::parse(project).unwrap());
@@ -143,7 +145,7 @@ mod tests {
         });
         let (reply, _) = oneshot::channel();
         let deadline = WAIT_MAX;
-        let parked = Parked { transaction: Box::new(transaction), reply, bytes, deadline };
+        let parked = Parked { staged: Box::new(Staged::new(transaction)), reply, bytes, deadline };
         parking.park(parked, 0).is_ok()
     }
 

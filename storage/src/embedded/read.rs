@@ -12,7 +12,8 @@ use super::keys::trim::TrimPoint;
 use super::keys::{PartitionKey, index, log, producer, receipt, state};
 use super::search::{entry_at, first_entry, first_offset};
 use super::shared::Shared;
-use crate::batch::{KeepFirst, parse_entry};
+use crate::batch::KeepFirst;
+use crate::entry::parse_entry;
 use crate::{
     Bounds, Position, ProducerState, ProjectName, ReadError, ReadRequest, ReadStart, Receipt,
     Records, StateEntry, StoreError, TopicId, Trim, TrimError, Versioned,
@@ -71,11 +72,9 @@ impl Shared {
         let (segments, end_offset) = (Vec::new(), bounds.end);
         let mut records = Records { segments, next_offset: start, end_offset };
         if start < bounds.end && request.records_max > 0 {
-            let collected = self.tail.read(partition, start, |entries| {
-                let entries = entries.take_while(|entry| entry.start < bounds.end);
-                collect(entries.map(|entry| Ok(entry.bytes.clone())), request, &mut records)
-            })?;
-            if let Err(error) = collected {
+            let end = bounds.end.min(start.saturating_add(request.records_max as u64));
+            let entries = self.tail.read(partition, start..end, request.bytes_max)?;
+            if let Err(error) = collect(entries.into_iter().map(Ok), request, &mut records) {
                 return Some(Err(self.gone_or(request.topic, error)));
             }
         }

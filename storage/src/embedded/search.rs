@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::keys::{PartitionKey, log};
 use crate::StoreError;
-use crate::batch::{Place, Section, body_len, parse_header};
+use crate::entry::{Header, Place, Section, parse_header};
 
 /// An entry without its records.
 #[derive(Debug, Clone)]
@@ -35,8 +35,7 @@ pub(super) fn entry_at(
     let (key, value) = guard.into_inner()?;
     let entry = bytes::Bytes::from(value);
     let (_, last_offset) = log::parse_key(&key)?;
-    let (place, sections) = parse_header(&entry)?;
-    let bytes = body_len(&entry, sections.len());
+    let Header { place, sections, bytes, .. } = parse_header(&entry)?;
     Ok(Some((EntryHeader { place, sections, last_offset, bytes }, entry)))
 }
 

@@ -2,6 +2,7 @@
 //! disk, and without a thread that may wait for one.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub(super) struct TailEntry {
     pub(super) start: u64,
     /// Behind its last.
     pub(super) end: u64,
+    /// Bytes of its records.
+    pub(super) record_bytes: usize,
     pub(super) bytes: Bytes,
 }
 
@@ -54,20 +57,32 @@ impl Tail {
         }
     }
 
-    /// What is kept of a partition from the entry that holds `offset` on; `None` if that is not kept.
-    pub(super) fn read<R>(
+    /// The entries of a partition from the one on that holds the first of `offsets`, up to the other
+    /// end or until they hold more than `bytes_max` of records; `None` if that is not kept.
+    pub(super) fn read(
         &self,
         partition: PartitionKey,
-        offset: u64,
-        read: impl FnOnce(&mut dyn Iterator<Item = &TailEntry>) -> R,
-    ) -> Option<R> {
+        offsets: Range<u64>,
+        bytes_max: usize,
+    ) -> Option<Vec<Bytes>> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let entries = inner.partitions.get(&partition)?;
-        if offset < entries.front()?.start || offset >= entries.back()?.end {
+        if offsets.start < entries.front()?.start || offsets.start >= entries.back()?.end {
             return None;
         }
-        let first = entries.partition_point(|entry| entry.end <= offset);
-        Some(read(&mut entries.range(first..)))
+        let first = entries.partition_point(|entry| entry.end <= offsets.start);
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for entry in entries.range(first..) {
+            if entry.start >= offsets.end || bytes > bytes_max {
+                break;
+            }
+            if entry.start >= offsets.start {
+                bytes += entry.record_bytes;
+            }
+            found.push(entry.bytes.clone());
+        }
+        Some(found)
     }
 
     /// Forgets all: what is on the disk may be something else.
@@ -96,12 +111,23 @@ mod tests {
     const P1: PartitionKey = (TopicId(1), Partition(1));
 
     fn entry(start: u64, end: u64, size: usize) -> TailEntry {
-        TailEntry { start, end, bytes: vec![0; size].into() }
+        let bytes = vec![u8::try_from(start).unwrap(); size].into();
+        TailEntry { start, end, record_bytes: 10 * size, bytes }
     }
 
     /// Where the entries start that are read from `offset` on.
     fn starts(tail: &Tail, partition: PartitionKey, offset: u64) -> Option<Vec<u64>> {
-        tail.read(partition, offset, |entries| entries.map(|entry| entry.start).collect())
+        starts_within(tail, partition, offset..u64::MAX, usize::MAX)
+    }
+
+    fn starts_within(
+        tail: &Tail,
+        partition: PartitionKey,
+        offsets: Range<u64>,
+        bytes_max: usize,
+    ) -> Option<Vec<u64>> {
+        let entries = tail.read(partition, offsets, bytes_max)?;
+        Some(entries.iter().map(|bytes| u64::from(bytes[0])).collect())
     }
 
     #[test]
@@ -116,6 +142,19 @@ mod tests {
         assert_eq!(starts(&tail, P1, 0), Some(vec![0]));
         tail.clear();
         assert_eq!(starts(&tail, P0, 5), None);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_an_answer_has_room_for() {
+        let tail = Tail::new(100);
+        tail.extend((0..5).map(|at| (P0, entry(at * 10, at * 10 + 10, 4))));
+        assert_eq!(starts_within(&tail, P0, 5..20, 100), Some(vec![0, 10]));
+        assert_eq!(starts_within(&tail, P0, 5..21, 100), Some(vec![0, 10, 20]));
+        // What is before the offset in the first entry takes no room, and the one that passes the
+        // bound is the last.
+        assert_eq!(starts_within(&tail, P0, 5..50, 0), Some(vec![0, 10]));
+        assert_eq!(starts_within(&tail, P0, 10..50, 79), Some(vec![10, 20]));
+        assert_eq!(starts_within(&tail, P0, 10..50, 80), Some(vec![10, 20, 30]));
     }
 
     #[test]

@@ -29,8 +29,10 @@ pub(super) mod state;
 pub(super) mod topic;
 pub(super) mod trim;
 
-/// The version of all layouts together.
-pub(super) const FORMAT: u32 = 1;
+/// The version of all layouts together. In version 1 no records are packed; else it is the same.
+pub(super) const FORMAT: u32 = 2;
+/// The first version that can be read. What it becomes by being opened is [`FORMAT`].
+pub(super) const FORMAT_MIN: u32 = 1;
 /// Where the format is kept.
 pub(super) const FORMAT_KEY: [u8; 1] = [7];
 
