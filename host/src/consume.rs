@@ -56,10 +56,31 @@ pub struct PartitionRecords {
     pub next_offset: u64,
 }
 
+/// What a read of several partitions has come to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SlotRecords {
+    /// Of the partitions that have some, their records.
+    pub(crate) found: Vec<PartitionRecords>,
+    /// The partitions that cannot be read from where they were to be.
+    pub(crate) trimmed: Vec<TrimmedStart>,
+}
+
+/// A read would have started where records are gone: below the earliest, or in a gap that an
+/// accepted loss has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TrimmedStart {
+    /// The partition.
+    pub(crate) slot: Slot,
+    /// Where the read would have started.
+    pub(crate) offset: u64,
+    /// The earliest offset from there on that can be read.
+    pub(crate) earliest: u64,
+}
+
 /// Why records could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConsumeError {
-    /// The start lies below the earliest offset: what was there is gone.
+    /// The start lies below the earliest offset, or in a gap: what was there is gone.
     #[error("offset `{offset}` of partition {partition} is trimmed, the earliest is `{earliest}`")]
     Trimmed {
         /// The partition.
@@ -85,6 +106,13 @@ pub enum ConsumeError {
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<TrimmedStart> for ConsumeError {
+    fn from(trimmed: TrimmedStart) -> Self {
+        let TrimmedStart { slot, offset, earliest } = trimmed;
+        Self::Trimmed { partition: slot.partition, offset, earliest }
+    }
 }
 
 /// What is new in some topics.
@@ -184,7 +212,10 @@ impl Reader {
         let mut news = self.watch(starts.keys().map(|slot| slot.topic));
         let deadline = Instant::now() + amount.wait;
         loop {
-            let found = self.read_slots(starts, amount).await?;
+            let SlotRecords { found, trimmed } = self.read_slots(starts, amount).await?;
+            if let Some(first) = trimmed.first() {
+                return Err((*first).into());
+            }
             if !found.is_empty() || !self.news(&mut news, deadline).await {
                 return Ok(found);
             }
@@ -241,23 +272,26 @@ impl Reader {
 
     /// Records of several partitions, without waiting. The amount is shared: first each partition
     /// that has records gets an equal part, then what is left goes to those that have more, and each
-    /// call begins with a random partition, so that a busy one starves nobody. Cancel safe.
+    /// call begins with a random partition, so that a busy one starves nobody. One that is trimmed
+    /// where it would start keeps no other from being read. Cancel safe.
     ///
     /// # Errors
     ///
-    /// As [`read_all`](Self::read_all).
+    /// A start lies beyond the log end, a topic is gone, or the store could not be read.
     pub(crate) async fn read_slots(
         &self,
         starts: &BTreeMap<Slot, u64>,
         amount: Amount,
-    ) -> Result<Vec<PartitionRecords>, ConsumeError> {
+    ) -> Result<SlotRecords, ConsumeError> {
         let mut found = Vec::new();
+        let mut trimmed: BTreeMap<Slot, TrimmedStart> = BTreeMap::new();
         for (&slot, &start) in starts {
             let bounds = self.store.bounds(slot.topic, slot.partition).await?;
-            if start < bounds.start || start > bounds.end {
-                self.check_start(slot, start).await?;
+            let is_outside = start < bounds.start || start > bounds.end;
+            if is_outside && let Some(gone) = self.check_start(slot, start).await? {
+                trimmed.insert(slot, gone);
             }
-            if start < bounds.end {
+            if start < bounds.end && !trimmed.contains_key(&slot) {
                 found.push(PartitionRecords { slot, segments: Vec::new(), next_offset: start });
             }
         }
@@ -265,11 +299,13 @@ impl Reader {
             // A topic that is gone has nothing new either.
             let mut last = None;
             for (&slot, &start) in starts {
-                if last.replace(slot.topic) != Some(slot.topic) {
-                    self.check_start(slot, start).await?;
+                if last.replace(slot.topic) != Some(slot.topic)
+                    && let Some(gone) = self.check_start(slot, start).await?
+                {
+                    trimmed.insert(slot, gone);
                 }
             }
-            return Ok(found);
+            return Ok(SlotRecords { found, trimmed: trimmed.into_values().collect() });
         }
         let first = lock(&self.random).random_range(0..found.len());
         found.rotate_left(first);
@@ -284,39 +320,66 @@ impl Reader {
                 if left.records_max == 0 || left.bytes_max == 0 {
                     break;
                 }
-                self.read_part(part, share, &mut left).await?;
+                if !trimmed.contains_key(&part.slot)
+                    && let Some(gone) = self.read_part(part, share, &mut left).await?
+                {
+                    trimmed.insert(part.slot, gone);
+                }
             }
         }
         found.retain(|part| !part.segments.is_empty());
-        Ok(found)
+        Ok(SlotRecords { found, trimmed: trimmed.into_values().collect() })
     }
 
-    /// Whether a read may start there. Bounds alone do not tell a trim from a topic that is gone.
-    async fn check_start(&self, slot: Slot, start: u64) -> Result<(), ConsumeError> {
+    /// What is trimmed where a read would start; `None` if it may start there. Bounds alone do not
+    /// tell a trim from a topic that is gone.
+    async fn check_start(
+        &self,
+        slot: Slot,
+        start: u64,
+    ) -> Result<Option<TrimmedStart>, ConsumeError> {
         let amount = Amount { records_max: 1, bytes_max: 1, wait: Duration::ZERO };
-        let start = ReadStart::Offset(start);
-        self.read_once(slot.topic, slot.partition, start, amount).await.map(drop)
+        Ok(self.read_from(slot, start, amount).await?.err())
     }
 
-    /// Reads on in one partition: at most `share`, and at most what is `left` of the whole.
+    /// Records of one partition, or what is trimmed where they would start.
+    async fn read_from(
+        &self,
+        slot: Slot,
+        offset: u64,
+        amount: Amount,
+    ) -> Result<Result<Records, TrimmedStart>, ConsumeError> {
+        let start = ReadStart::Offset(offset);
+        match self.read_once(slot.topic, slot.partition, start, amount).await {
+            Err(ConsumeError::Trimmed { earliest, .. }) => {
+                Ok(Err(TrimmedStart { slot, offset, earliest }))
+            }
+            found => found.map(Ok),
+        }
+    }
+
+    /// Reads on in one partition: at most `share`, and at most what is `left` of the whole. What is
+    /// trimmed is told only if nothing was found before it: else the next read starts there.
     async fn read_part(
         &self,
         part: &mut PartitionRecords,
         share: Amount,
         left: &mut Amount,
-    ) -> Result<(), ConsumeError> {
+    ) -> Result<Option<TrimmedStart>, ConsumeError> {
         let amount = Amount {
             records_max: share.records_max.min(left.records_max),
             bytes_max: share.bytes_max.min(left.bytes_max),
             ..share
         };
-        let start = ReadStart::Offset(part.next_offset);
-        let found = self.read_once(part.slot.topic, part.slot.partition, start, amount).await?;
+        let found = match self.read_from(part.slot, part.next_offset, amount).await? {
+            Ok(found) => found,
+            Err(trimmed) => return Ok(part.segments.is_empty().then_some(trimmed)),
+        };
         let bytes: usize = found.segments.iter().map(Segment::byte_len).sum();
         left.records_max = left.records_max.saturating_sub(found.count());
         left.bytes_max = left.bytes_max.saturating_sub(bytes);
         part.next_offset = found.next_offset;
         part.segments.extend(found.segments);
-        Ok(())
+        Ok(None)
     }
 }

@@ -372,10 +372,11 @@ pub enum StoreError {
 /// Why records could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The start lies below the earliest offset: what was there is gone.
+    /// The start lies below the earliest offset, or in a gap that an accepted loss has left: what
+    /// was there is gone.
     #[error("the start is trimmed, the earliest offset is {earliest}")]
     Trimmed {
-        /// The earliest offset that can be read.
+        /// The earliest offset that can be read; of a gap, from there on.
         earliest: u64,
     },
     /// The start lies beyond the log end.

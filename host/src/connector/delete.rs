@@ -1,16 +1,21 @@
 //! Deleting connectors, at once or when they have done what they had to do.
 
+use std::time::Duration;
+
 use stream_storage::{CommitError, Expected, ProjectName, Timestamp, Transaction};
 
 use super::edit::PLACES_MAX;
 use super::rows::{self, Found, StoredState};
 use super::view::ConnectorView;
 use super::{ConnectorError, Connectors, ConnectorsParts};
-use crate::consume::Start;
+use crate::consume::{Amount, ConsumeError, Start};
 use crate::name::ConnectorName;
 use crate::queue::QueueError;
 use crate::slot::Slot;
 use crate::state::{Attempts, PageRequest};
+
+/// The next record, if there is one.
+const ONE: Amount = Amount { records_max: 1, bytes_max: 1, wait: Duration::ZERO };
 
 /// What becomes of what a connector has not handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +99,8 @@ pub(super) async fn remove(
     remove_places(parts, project, name).await
 }
 
-/// Whether all was taken that was published up to a time. What was trimmed before is not waited for.
+/// Whether all was taken that was published up to a time. What was trimmed before, or lost with
+/// leave, is not waited for, nor what lies behind it.
 async fn has_taken(
     parts: &ConnectorsParts,
     project: &ProjectName,
@@ -112,8 +118,12 @@ async fn has_taken(
             if place < bounds.start || place >= bounds.end {
                 continue;
             }
-            let behind = Start::Time(Timestamp(until.0.saturating_add(1)));
-            if place < parts.reader.place(topic.id, partition, behind).await? {
+            let start = Start::Offset(place);
+            let next = match parts.reader.read(topic.id, partition, start, ONE).await {
+                Err(ConsumeError::Trimmed { .. }) => continue,
+                read => read?.segments.into_iter().next(),
+            };
+            if next.is_some_and(|next| next.timestamp() <= until) {
                 return Ok(false);
             }
         }

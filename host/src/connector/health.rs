@@ -44,12 +44,12 @@ pub struct Vitals {
     pub last_success: Option<Timestamp>,
     /// Why requests are held back, while most of them fail.
     pub paused: Option<String>,
-    /// Records that were trimmed before they were read.
+    /// Records that were trimmed, or lost with leave, before they were read.
     pub lost: Vec<LostRecords>,
 }
 
-/// Records that were trimmed before a connector has read them. It reads on in that partition only
-/// after a replay.
+/// Records that were trimmed, or lost with leave, before a connector has read them. It reads on in
+/// that partition only after a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRecords {
     /// The topic.
@@ -58,8 +58,15 @@ pub struct LostRecords {
     pub partition: Partition,
     /// Where it would have read next.
     pub next_offset: u64,
-    /// The earliest offset that is left.
+    /// The earliest offset that is left from there on.
     pub earliest: u64,
+}
+
+impl LostRecords {
+    /// Where it stood.
+    pub(super) fn place(&self) -> (&TopicName, Partition, u64) {
+        (&self.topic, self.partition, self.next_offset)
+    }
 }
 
 impl Health {

@@ -22,7 +22,7 @@ use super::sift::{Taken, sift};
 use super::spec::Spec;
 use super::target::Target;
 use super::{ConnectorError, ConnectorsParts, Place};
-use crate::consume::{Amount, ConsumeError, News, PartitionRecords};
+use crate::consume::{Amount, ConsumeError, News, PartitionRecords, SlotRecords, TrimmedStart};
 use crate::event::Event;
 use crate::name::{ConnectorName, TopicName};
 use crate::pipeline::Plugged;
@@ -147,7 +147,7 @@ impl Runner {
             }
             news.seen();
             let turn = self.pace.turn().await;
-            match self.look(&mut ready, &topics, batch).await? {
+            match self.look(&ready, &topics, batch).await? {
                 Looked::Found(found) => match self.take(&mut ready, &topics, &found).await {
                     Ok(()) => {
                         batch = (batch * 2).min(ready.spec.settings.batch());
@@ -219,40 +219,34 @@ impl Runner {
     /// Reads what is new.
     async fn look(
         &self,
-        ready: &mut Ready,
+        ready: &Ready,
         topics: &BTreeMap<TopicId, Arc<TopicName>>,
         batch: usize,
     ) -> Result<Looked, ConnectorError> {
         let mut starts = BTreeMap::new();
         let mut lost = Vec::new();
-        for (slot, place) in &mut ready.places {
+        for (&slot, &offset) in &ready.places {
             let bounds = self.parts.store.bounds(slot.topic, slot.partition).await?;
-            if *place >= bounds.start {
-                if *place < bounds.end {
-                    starts.insert(*slot, *place);
-                }
-            } else if let Some(topic) = topics.get(&slot.topic) {
-                lost.push(LostRecords {
-                    topic: TopicName::clone(topic),
-                    partition: slot.partition,
-                    next_offset: *place,
-                    earliest: bounds.start,
-                });
+            if offset < bounds.start {
+                lost.push(TrimmedStart { slot, offset, earliest: bounds.start });
+            } else if offset < bounds.end {
+                starts.insert(slot, offset);
             }
-        }
-        self.health.lost(lost);
-        if starts.is_empty() {
-            return Ok(Looked::Nothing);
         }
         let amount = Amount { records_max: batch, bytes_max: BYTES_MAX, wait: Duration::ZERO };
-        let mut found = match self.parts.reader.read_slots(&starts, amount).await {
-            Ok(found) => found,
-            // Trimmed or deleted a moment ago: the next look sees it.
-            Err(ConsumeError::Trimmed { .. } | ConsumeError::TopicGone) => {
-                return Ok(Looked::Nothing);
-            }
-            Err(error) => return Err(error.into()),
+        let read = self.parts.reader.read_slots(&starts, amount).await;
+        let SlotRecords { mut found, trimmed } = match read {
+            // Deleted a moment ago: the next look sees it.
+            Err(ConsumeError::TopicGone) => SlotRecords::default(),
+            read => read?,
         };
+        // In a gap, of which the bounds know nothing, or trimmed a moment ago.
+        lost.extend(trimmed);
+        let lost = lost.into_iter().filter_map(|TrimmedStart { slot, offset, earliest }| {
+            let topic = TopicName::clone(topics.get(&slot.topic)?);
+            Some(LostRecords { topic, partition: slot.partition, next_offset: offset, earliest })
+        });
+        self.health.lost(lost.collect());
         if let StoredState::Draining { until } = ready.state {
             found.iter_mut().for_each(|part| part.segments.retain(|s| s.timestamp().0 <= until));
             found.retain(|part| !part.segments.is_empty());

@@ -75,8 +75,8 @@ impl Connectors {
         let known = rows::all_places(store, project, name).await?;
         let matching = self.matching(project, &spec).await?;
         let mut places = Vec::new();
-        // Also of one that rests, and before it has looked again.
-        vitals.lost.clear();
+        // Also of one that rests, and before it has looked again. Of gaps it knows itself.
+        let told = std::mem::take(&mut vitals.lost);
         for topic in &matching {
             for partition in topic.partitions() {
                 let bounds = store.bounds(topic.id, partition).await?;
@@ -86,6 +86,9 @@ impl Connectors {
                 if next_offset < bounds.start {
                     let (topic, earliest) = (topic.clone(), bounds.start);
                     vitals.lost.push(LostRecords { topic, partition, next_offset, earliest });
+                } else {
+                    let place = (&topic, partition, next_offset);
+                    vitals.lost.extend(told.iter().find(|lost| lost.place() == place).cloned());
                 }
                 places.push(PlaceView { topic, partition, next_offset, log_end });
             }

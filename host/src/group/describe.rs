@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use stream_storage::{
-    Bounds, Partition, ProjectName, ReadRequest, ReadStart, StoreError, Timestamp, TopicId,
+    Bounds, Partition, ProjectName, ReadError, ReadRequest, ReadStart, Segment, StoreError,
+    Timestamp, TopicId,
 };
 use tokio::time::Instant;
 
@@ -48,6 +49,8 @@ pub struct PartitionState {
     pub committed_at: Option<Timestamp>,
     /// What the log holds.
     pub bounds: Bounds,
+    /// The earliest offset that is left for the group to read.
+    pub earliest: u64,
     /// Who owns it.
     pub owner: Option<MemberId>,
     /// The number of that ownership.
@@ -70,19 +73,19 @@ impl PartitionState {
 
     /// Records that are still to be read.
     pub fn lag(&self) -> u64 {
-        self.bounds.end.saturating_sub(self.next_offset().max(self.bounds.start))
+        self.bounds.end.saturating_sub(self.next_offset().max(self.earliest))
     }
 
-    /// Records that were trimmed before the group has read them.
+    /// Records that were trimmed, or lost with leave, before the group has read them.
     pub fn lost(&self) -> u64 {
-        self.committed.map_or(0, |committed| self.bounds.start.saturating_sub(committed))
+        self.earliest.saturating_sub(self.next_offset())
     }
 }
 
 /// Why a group does not read on in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stuck {
-    /// Records were trimmed before it has read them: it waits for a reset.
+    /// Records were trimmed, or lost with leave, before it has read them: it waits for a reset.
     Lost,
     /// It has no members, and nobody reads without being one.
     NoMembers,
@@ -306,6 +309,7 @@ impl Groups {
             committed: row.as_ref().map(|row| row.offset),
             committed_at: row.as_ref().map(|row| Timestamp(row.committed_at)),
             bounds,
+            earliest: bounds.start,
             owner: ownership.and_then(|ownership| ownership.owner.clone()),
             generation: ownership.map_or(0, |ownership| ownership.generation),
             lag_age: None,
@@ -315,13 +319,21 @@ impl Groups {
         };
         if partition.lag() > 0 || partition.lost() > 0 {
             let next = partition.next_offset().max(bounds.start);
-            partition.lag_age = self.age(slot, next).await?;
+            let mut first = self.first(slot, next).await;
+            // It stands in a gap, of which the bounds know nothing.
+            if let Err(ReadError::Trimmed { earliest }) = first {
+                partition.earliest = earliest;
+                first = self.first(slot, earliest).await;
+            }
+            let age = |written: Timestamp| Duration::from_millis(now.0.saturating_sub(written.0));
+            // It may be gone meanwhile.
+            partition.lag_age = first.ok().flatten().map(age);
         }
         Ok(partition)
     }
 
-    /// How old a record is; `None` if it is gone meanwhile.
-    async fn age(&self, slot: Slot, offset: u64) -> Result<Option<Duration>, GroupError> {
+    /// When the record at an offset was written, if there is one.
+    async fn first(&self, slot: Slot, offset: u64) -> Result<Option<Timestamp>, ReadError> {
         let request = ReadRequest {
             topic: slot.topic,
             partition: slot.partition,
@@ -329,10 +341,8 @@ impl Groups {
             records_max: 1,
             bytes_max: 1,
         };
-        let Ok(found) = self.parts.store.read(request).await else { return Ok(None) };
-        let now = self.parts.clock.now().0;
-        let age = |written: Timestamp| Duration::from_millis(now.saturating_sub(written.0));
-        Ok(found.segments.first().map(|segment| age(segment.timestamp())))
+        let found = self.parts.store.read(request).await?;
+        Ok(found.segments.first().map(Segment::timestamp))
     }
 }
 

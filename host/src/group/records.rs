@@ -10,7 +10,7 @@ use super::live::LiveGroup;
 use super::member::{Assigned, MemberView};
 use super::rows::MemberId;
 use super::{GroupError, Groups};
-use crate::consume::{Amount, ConsumeError, PartitionRecords};
+use crate::consume::{Amount, ConsumeError, PartitionRecords, SlotRecords, TrimmedStart};
 use crate::name::{GroupName, TopicName};
 use crate::slot::Slot;
 
@@ -95,21 +95,31 @@ impl Ask<'_> {
     }
 }
 
-/// Records that were trimmed before the group has read them. It reads on in that partition only
-/// after a reset.
+/// Records that were trimmed, or lost with leave, before the group has read them. It reads on in
+/// that partition only after a reset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     /// The topic.
     pub topic: TopicName,
     /// The partition of it.
     pub partition: Partition,
-    /// What the group has committed.
+    /// What the group has committed; of a gap, how far a member that follows has read on.
     pub committed: u64,
-    /// The earliest offset that is left.
+    /// The earliest offset that is left from there on.
     pub earliest: u64,
 }
 
 impl Lost {
+    fn of(view: &MemberView, trimmed: &TrimmedStart) -> Option<Self> {
+        let held = view.assignment.iter().find(|held| held.slot == trimmed.slot)?;
+        Some(Self {
+            topic: held.topic.clone(),
+            partition: trimmed.slot.partition,
+            committed: trimmed.offset,
+            earliest: trimmed.earliest,
+        })
+    }
+
     /// How many records were lost.
     pub fn records(&self) -> u64 {
         self.earliest.saturating_sub(self.committed)
@@ -189,18 +199,20 @@ impl Groups {
         loop {
             changed.mark_unchanged();
             let readable = self.readable(live, &ask).await?;
-            let Readable { starts, generations, lost, held_until, view } = readable;
+            let Readable { starts, generations, mut lost, held_until, view } = readable;
             let topics = starts.keys().map(|slot| slot.topic);
             let mut news = self.parts.reader.watch(topics);
-            let found = match self.parts.reader.read_slots(&starts, amount).await {
-                Ok(found) => found,
-                // Trimmed or deleted a moment ago: what is left is seen at the next look.
-                Err(ConsumeError::Trimmed { .. } | ConsumeError::TopicGone) => {
+            let read = self.parts.reader.read_slots(&starts, amount).await;
+            let SlotRecords { found, trimmed } = match read {
+                // Deleted a moment ago: what is left is seen at the next look.
+                Err(ConsumeError::TopicGone) => {
                     LiveGroup::forget_topics(&mut *live.settled(&self.parts).await?);
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                read => read?,
             };
+            // In a gap, of which the bounds know nothing, or trimmed a moment ago.
+            lost.extend(trimmed.iter().filter_map(|trimmed| Lost::of(&view, trimmed)));
             let found = Self::hand_out(live, found, &generations, self).await?;
             if !found.is_empty() || ask.is_news(&view, &lost) {
                 return Ok(MemberRecords { found, lost, view });

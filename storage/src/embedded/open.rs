@@ -266,8 +266,8 @@ mod tests {
     use super::*;
     use crate::embedded::EmbeddedStore;
     use crate::{
-        ManualClock, Partition, ProjectName, ReadRequest, ReadStart, Receipt, Record, RecordBatch,
-        Store, Timestamp, TopicChange, Transaction, Trim,
+        ManualClock, Partition, ProjectName, ReadError, ReadRequest, ReadStart, Receipt, Record,
+        RecordBatch, Records, Store, Timestamp, TopicChange, Transaction, Trim,
     };
 
     const TOPIC: TopicId = TopicId(1);
@@ -307,12 +307,15 @@ mod tests {
         store
     }
 
-    /// The offsets that can be read.
-    async fn offsets(store: &EmbeddedStore, start: ReadStart) -> Vec<u64> {
+    async fn read(store: &EmbeddedStore, start: ReadStart) -> Result<Records, ReadError> {
         let (topic, partition) = PLACE;
         let (records_max, bytes_max) = (100, 1 << 20);
-        let request = ReadRequest { topic, partition, start, records_max, bytes_max };
-        let segments = store.read(request).await.unwrap().segments;
+        store.read(ReadRequest { topic, partition, start, records_max, bytes_max }).await
+    }
+
+    /// The offsets that can be read.
+    async fn offsets(store: &EmbeddedStore, start: ReadStart) -> Vec<u64> {
+        let segments = read(store, start).await.unwrap().segments;
         segments.iter().flat_map(|segment| segment.base_offset()..segment.end_offset()).collect()
     }
 
@@ -424,6 +427,47 @@ mod tests {
         assert_eq!(offsets(&store, ReadStart::Offset(4)).await, [4]);
         store.close().await;
         open(data, false).unwrap().close().await;
+    }
+
+    /// A store that has lost the records 2 and 3 out of the middle, with leave.
+    async fn with_a_gap(data: &Path) -> EmbeddedStore {
+        with_records(data).await.close().await;
+        lose(data, 2..4);
+        assert!(refusal(data).contains("synced data is missing"));
+        open(data, true).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_read_in_a_gap_is_told_where_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_a_gap(folder.path()).await;
+        assert_eq!(store.bounds(TOPIC, PARTITION).await.unwrap().range(), 0..5);
+        assert_eq!(offsets(&store, ReadStart::Offset(0)).await, [0, 1]);
+        for start in [2, 3] {
+            let refused = read(&store, ReadStart::Offset(start)).await.unwrap_err();
+            assert_eq!(refused, ReadError::Trimmed { earliest: 4 }, "{start}");
+        }
+        assert_eq!(offsets(&store, ReadStart::Offset(4)).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_below_a_trim_into_a_gap_is_told() {
+        for trim in [3, 4] {
+            let folder = tempfile::tempdir().unwrap();
+            let data = folder.path();
+            let store = with_a_gap(data).await;
+            let bounds = store.trim(TOPIC, PARTITION, Trim::Before(trim)).await.unwrap();
+            assert_eq!(bounds.range(), trim..5);
+            store.close().await;
+
+            // The record behind the gap is of commit 5.
+            let store = open(data, false).unwrap();
+            for commit in (0..4).map(CommitNumber) {
+                let refused = read(&store, ReadStart::AfterCommit(commit)).await.unwrap_err();
+                assert_eq!(refused, ReadError::Trimmed { earliest: trim }, "{commit}, {trim}");
+            }
+            assert_eq!(offsets(&store, ReadStart::AfterCommit(CommitNumber(4))).await, [4]);
+        }
     }
 
     #[tokio::test]

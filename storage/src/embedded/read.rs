@@ -15,8 +15,8 @@ use super::shared::Shared;
 use crate::batch::KeepFirst;
 use crate::entry::parse_entry;
 use crate::{
-    Bounds, Position, ProducerState, ProjectName, ReadError, ReadRequest, ReadStart, Receipt,
-    Records, StateEntry, StoreError, TopicId, Trim, TrimError, Versioned,
+    Bounds, CommitNumber, Position, ProducerState, ProjectName, ReadError, ReadRequest, ReadStart,
+    Receipt, Records, StateEntry, StoreError, TopicId, Trim, TrimError, Versioned,
 };
 
 impl Shared {
@@ -358,7 +358,10 @@ fn point_before(
     let Some((header, entry)) = entry_at(engine, partition, offset - 1)? else {
         return Err(StoreError::Corrupt { reason: format!("no entry holds offset `{offset}`") });
     };
-    let mut point = TrimPoint { offset, bytes: header.place.bytes_before, ..TrimPoint::default() };
+    // If the entry lies behind a gap: all that is gone was committed before its first record was.
+    let first = header.sections.first().map_or(0, |section| section.commit.0);
+    let commit = CommitNumber(first.saturating_sub(1));
+    let mut point = TrimPoint { offset, bytes: header.place.bytes_before, commit };
     for mut segment in parse_entry(&entry)? {
         let whole = segment.byte_len() as u64;
         if segment.base_offset() >= offset {

@@ -6,6 +6,7 @@ mod connector_targets;
 mod connectors;
 mod consume;
 mod describe;
+mod gaps;
 mod groups;
 mod jobs;
 mod lookups;

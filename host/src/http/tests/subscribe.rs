@@ -442,3 +442,26 @@ async fn a_member_is_told_when_retention_overtakes_it_and_again_after_the_reset(
     assert_eq!((told.kind.as_str(), &told.data["lost"]), ("assignment", &json!([])));
     assert_eq!(events.record().await.1, json!(2));
 }
+
+#[tokio::test]
+async fn a_member_that_comes_to_a_gap_is_told_and_goes_on_behind_it_after_a_reset() {
+    let server = Server::start().await;
+    server.topic(1).await;
+    server.fill(0, 6).await;
+    let server = server.with_gap(2..4).await;
+    let joined = server.join_t().await;
+    let path = format!("/groups/g/members/{}/subscribe", joined["member"].as_str().unwrap());
+    let mut events = server.open(&path, &[]).await.ok().unwrap();
+    let told = events.next().await.unwrap();
+    assert_eq!((told.kind.as_str(), &told.data["lost"]), ("assignment", &json!([])));
+    assert_eq!((events.record().await.1, events.record().await.1), (json!(0), json!(1)));
+    let told = events.next().await.unwrap();
+    assert_eq!(told.kind, "assignment");
+    let lost = &told.data["lost"][0];
+    assert_eq!((&lost["earliest"], &lost["records"]), (&json!(4), &json!(2)));
+    let reset = json!({ "topic": "t", "offset": lost["earliest"], "force": true });
+    assert_eq!(server.call("POST /groups/g/reset", reset).await.status, StatusCode::OK);
+    let told = events.next().await.unwrap();
+    assert_eq!((told.kind.as_str(), &told.data["lost"]), ("assignment", &json!([])));
+    assert_eq!((events.record().await.1, events.record().await.1), (json!(4), json!(5)));
+}
