@@ -1,13 +1,16 @@
 //! Live reading: the records of all topics that a pattern matches, in the order of their commits.
 //!
-//! A [`Feed`] is what one subscriber costs: an offset for each partition, and a receiver for each
-//! topic. It holds no records: the log is the buffer, and who is slow is read for later.
+//! A [`Feed`] is what one subscriber costs: an offset and a commit for each partition, and a
+//! receiver for each topic. It holds no records: the log is the buffer, and who is slow is read for
+//! later. While a page is made, what is in it and what waits to be take at most the page's bytes
+//! each, and one read comes on top.
 //!
 //! The order is whole because the store shows commits in their order: a feed first looks how far the
 //! commits have come, then reads, and gives out nothing beyond. A topic that is made meanwhile is
 //! found by a look at the catalog between the two.
 
 mod cursor;
+mod heads;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,6 +29,8 @@ use crate::pattern::Pattern;
 use crate::slot::Slot;
 use crate::state::PageRequest;
 use crate::topic::Topic;
+
+use heads::{Head, Heads};
 
 pub use cursor::{Cursor, InvalidCursor};
 
@@ -95,6 +100,9 @@ pub struct Feed {
     topics: BTreeMap<TopicId, Arc<TopicName>>,
     /// The offset to read next in each partition.
     positions: BTreeMap<Slot, u64>,
+    /// What is known of the next record of a partition: its offset and its commit. That does not
+    /// change: so it holds for other pages too, and for who cancels a read.
+    nexts: BTreeMap<Slot, (u64, CommitNumber)>,
     news: News,
     changed: watch::Receiver<u64>,
     begun: Option<Cursor>,
@@ -107,9 +115,6 @@ struct Ahead {
     /// The ends of the partitions that have something.
     ends: BTreeMap<Slot, u64>,
 }
-
-/// What was read and not given out yet, by commit and partition.
-type Heads = BTreeMap<(CommitNumber, Slot), VecDeque<Segment>>;
 
 impl Feed {
     /// Looks up where each partition begins.
@@ -126,9 +131,17 @@ impl Feed {
     ) -> Result<Self, FeedError> {
         let changed = parts.catalog.changed();
         let news = parts.reader.watch([]);
-        let (topics, positions) = (BTreeMap::new(), BTreeMap::new());
-        let mut feed =
-            Self { parts, project, pattern, topics, positions, news, changed, begun: None };
+        let mut feed = Self {
+            parts,
+            project,
+            pattern,
+            topics: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            nexts: BTreeMap::new(),
+            news,
+            changed,
+            begun: None,
+        };
         feed.list(begin).await?;
         if begin == Begin::Latest {
             // One place for all partitions, which can be told: whoever loses the connection before
@@ -196,37 +209,72 @@ impl Feed {
             bytes_max: (amount.bytes_max / parts).max(1),
             ..amount
         };
-        let mut heads = Heads::new();
-        for &slot in ends.keys() {
-            let start = self.positions.get(&slot).copied().unwrap_or_default();
-            self.fill(slot, start, share, &mut heads).await?;
-        }
+        let mut heads = self.heads(&ends, share, amount.bytes_max).await?;
         let (mut records, mut bytes) = (0, 0);
         let (mut pieces, mut positions) = (Vec::new(), BTreeMap::new());
-        while let Some(((commit, slot), mut segments)) = heads.pop_first() {
+        while let Some(((commit, slot), Head { start, mut segments })) = heads.pop(reached) {
+            if segments.is_empty() {
+                segments = self.fill(slot, start, share).await?;
+                // Not what was known: it has its turn later. Each time its commit is a higher one.
+                if segments.front().is_some_and(|first| first.commit() > commit) {
+                    heads.put(slot, segments);
+                    continue;
+                }
+            }
             let Some(segment) = segments.pop_front() else { continue };
             let next = segment.end_offset();
             records += segment.count() as usize;
             bytes += segment.byte_len();
-            let is_full = records > amount.records_max || bytes > amount.bytes_max;
-            if commit > reached || is_full && !positions.is_empty() {
+            let is_over = records > amount.records_max || bytes > amount.bytes_max;
+            if is_over && !positions.is_empty() {
+                segments.push_front(segment);
+                heads.put(slot, segments);
                 break;
             }
             positions.insert(slot, next);
             if let Some(topic) = self.topics.get(&slot.topic).cloned() {
                 pieces.push(Piece { topic, slot, segment });
             }
-            match segments.front().map(Segment::commit) {
-                Some(commit) => drop(heads.insert((commit, slot), segments)),
-                None if ends.get(&slot).is_some_and(|end| next < *end) => {
-                    self.fill(slot, next, share, &mut heads).await?;
-                }
-                None => {}
+            let is_full = records >= amount.records_max || bytes >= amount.bytes_max;
+            let is_behind = ends.get(&slot).is_some_and(|end| next < *end);
+            if segments.is_empty() && is_behind && !is_full {
+                segments = self.fill(slot, next, share).await?;
+            }
+            heads.put(slot, segments);
+            if is_full {
+                break;
             }
         }
         // All at once and last: who cancels a read reads the same again.
         self.positions.extend(positions);
+        self.nexts.extend(heads.places());
+        self.nexts.retain(|slot, (next, _)| self.positions.get(slot) == Some(&*next));
         Ok(pieces)
+    }
+
+    /// Where the partitions go on that have something. They are read only if that is not known, and
+    /// what was read is kept while there is `room`.
+    async fn heads(
+        &mut self,
+        ends: &BTreeMap<Slot, u64>,
+        share: Amount,
+        room: usize,
+    ) -> Result<Heads, FeedError> {
+        let mut heads = Heads::new(room);
+        for &slot in ends.keys() {
+            // Another partition's read may have shown that the topic is gone.
+            let Some(&start) = self.positions.get(&slot) else { continue };
+            if let Some(&next) = self.nexts.get(&slot).filter(|next| next.0 == start) {
+                heads.put_place(slot, next);
+                continue;
+            }
+            let segments = self.fill(slot, start, share).await?;
+            if let Some(first) = segments.front() {
+                self.nexts.insert(slot, (start, first.commit()));
+            }
+            heads.put(slot, segments);
+        }
+        Ok(heads)
     }
 
     /// How far the commits have come, and then what there is to read.
@@ -257,24 +305,20 @@ impl Feed {
         Ok(reached)
     }
 
-    /// Reads on in a partition.
+    /// Reads on in a partition; nothing if its topic is gone.
     async fn fill(
         &mut self,
         slot: Slot,
         start: u64,
         amount: Amount,
-        heads: &mut Heads,
-    ) -> Result<(), FeedError> {
+    ) -> Result<VecDeque<Segment>, FeedError> {
         let start = ReadStart::Offset(start);
         let found = self.parts.reader.read_once(slot.topic, slot.partition, start, amount).await;
-        let segments = match found {
-            Ok(found) => VecDeque::from(found.segments),
-            Err(error) => return self.cannot_read(slot, error),
-        };
-        if let Some(first) = segments.front() {
-            heads.insert((first.commit(), slot), segments);
+        match found {
+            // A share is a small part of an entry: what is kept must not keep all of that.
+            Ok(found) => Ok(found.segments.into_iter().map(Segment::detached).collect()),
+            Err(error) => self.cannot_read(slot, error).map(|()| VecDeque::new()),
         }
-        Ok(())
     }
 
     /// A topic that is gone has nothing more to say; all else ends the feed.
@@ -328,5 +372,175 @@ impl Feed {
         let nothing = Amount { records_max: 0, bytes_max: 0, wait: Duration::ZERO };
         let found = self.parts.reader.read_once(slot.topic, slot.partition, start, nothing).await?;
         Ok(found.next_offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stream_storage::embedded::{EmbeddedConfig, EmbeddedStore};
+    use stream_storage::{Clock, ManualClock, Record, RecordBatch, Transaction, Trim};
+
+    use super::*;
+    use crate::drain::Drain;
+    use crate::topic::TopicConfig;
+
+    struct Bed {
+        parts: FeedParts,
+        /// Three partitions each of two topics.
+        slots: Vec<Slot>,
+        _folder: tempfile::TempDir,
+    }
+
+    /// Bytes of each value.
+    const SIZE: usize = 300;
+
+    fn project() -> ProjectName {
+        ProjectName::parse("p").unwrap()
+    }
+
+    fn amount(records_max: usize, bytes_max: usize) -> Amount {
+        Amount { records_max, bytes_max, wait: Duration::ZERO }
+    }
+
+    /// The place of each record.
+    fn places(pieces: &[Piece]) -> Vec<Cursor> {
+        let mut places = Vec::new();
+        for piece in pieces {
+            let offsets = piece.segment.base_offset()..piece.segment.end_offset();
+            places.extend(offsets.map(|offset| piece.cursor(offset)));
+        }
+        places
+    }
+
+    impl Bed {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let config = EmbeddedConfig { reserve_bytes: 0, ..EmbeddedConfig::new(folder.path()) };
+            let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(1)));
+            let store = EmbeddedStore::open(config, clock.clone()).unwrap();
+            let store: Arc<dyn Store> = Arc::new(store);
+            let catalog = Arc::new(Catalog::new(store.clone(), clock, 100));
+            let reader = Reader::new(store.clone(), Drain::default(), rand::make_rng());
+            let mut slots = Vec::new();
+            for name in ["a", "b"] {
+                let name = TopicName::parse(name).unwrap();
+                let config = TopicConfig { partitions: 3, ..TopicConfig::default() };
+                let (topic, _) = catalog.create(&project(), name, config).await.unwrap();
+                slots.extend(topic.partitions().map(|partition| Slot::new(topic.id, partition)));
+            }
+            let parts = FeedParts { store, catalog, reader: Arc::new(reader) };
+            Self { parts, slots, _folder: folder }
+        }
+
+        /// Commits so many records to each partition, and returns their places.
+        async fn publish(&self, appends: &[(Slot, usize)]) -> Vec<Cursor> {
+            let mut transaction = Transaction::new(project());
+            for &(slot, count) in appends {
+                let mut batch = RecordBatch::default();
+                for _ in 0..count {
+                    batch.push(&Record { value: &[7; SIZE], ..Record::default() }).unwrap();
+                }
+                transaction.append(slot.topic, slot.partition, batch);
+            }
+            let receipt = self.parts.store.commit(transaction).await.unwrap();
+            let commit = receipt.commit;
+            let mut places = Vec::new();
+            for appended in receipt.appends {
+                let slot = Slot::new(appended.topic, appended.partition);
+                let end = appended.base_offset + u64::from(appended.count);
+                let offsets = appended.base_offset..end;
+                places.extend(offsets.map(|offset| Cursor { commit, slot, offset }));
+            }
+            places
+        }
+
+        /// One record in each partition, each of a commit of its own, in the order of `slots`.
+        async fn publish_to_each(&self) -> Vec<Cursor> {
+            let mut places = Vec::new();
+            for &slot in &self.slots {
+                places.extend(self.publish(&[(slot, 1)]).await);
+            }
+            places
+        }
+
+        async fn feed(&self) -> Feed {
+            let pattern = Pattern::parse("**").unwrap();
+            Feed::open(self.parts.clone(), project(), pattern, Begin::Earliest).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_of_any_size_hold_each_record_once_in_the_order_of_commits() {
+        let bed = Bed::new().await;
+        let mut expected = Vec::new();
+        for turn in 0..30 {
+            let (first, second) = (turn * 7 % 6, (turn * 7 + 1 + turn % 5) % 6);
+            let appends = [(bed.slots[first], 1 + turn % 4), (bed.slots[second], 2)];
+            expected.extend(bed.publish(&appends).await);
+        }
+        expected.sort_unstable();
+        for (records_max, bytes_max) in
+            [(1_000, 1), (1_000, SIZE * 2), (1_000, SIZE * 9), (5, 1 << 20), (1_000, 1 << 20)]
+        {
+            let mut feed = bed.feed().await;
+            let mut found = Vec::new();
+            loop {
+                let pieces = feed.read(amount(records_max, bytes_max)).await.unwrap();
+                if pieces.is_empty() {
+                    break;
+                }
+                let bytes: usize = pieces.iter().map(|piece| piece.segment.byte_len()).sum();
+                let page = places(&pieces);
+                let fits = page.len() <= records_max && bytes <= bytes_max;
+                assert!(fits || pieces.len() == 1, "{} records, {bytes} bytes", page.len());
+                found.extend(page);
+            }
+            assert_eq!(found, expected, "{records_max} records, {bytes_max} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_page_leaves_is_known_to_the_next_one() {
+        let bed = Bed::new().await;
+        let all = bed.publish_to_each().await;
+        let mut feed = bed.feed().await;
+        for given in 1..=all.len() {
+            let pieces = feed.read(amount(1_000, 1)).await.unwrap();
+            assert_eq!(places(&pieces), all[given - 1..given]);
+            let left = all[given..].iter().map(|place| (place.slot, (place.offset, place.commit)));
+            let left: BTreeMap<_, _> = left.collect();
+            assert_eq!(feed.nexts, left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_not_as_it_was_known_has_its_turn_in_order() {
+        let bed = Bed::new().await;
+        let all = bed.publish_to_each().await;
+        for bytes_max in [1, 1 << 20] {
+            let mut feed = bed.feed().await;
+            for place in &all[2..] {
+                feed.nexts.insert(place.slot, (0, CommitNumber::default()));
+            }
+            let mut found = Vec::new();
+            while found.len() < all.len() {
+                let pieces = feed.read(amount(1_000, bytes_max)).await.unwrap();
+                assert!(!pieces.is_empty());
+                found.extend(places(&pieces));
+            }
+            assert_eq!(found, all);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_and_then_trimmed_is_told() {
+        let bed = Bed::new().await;
+        let all = bed.publish_to_each().await;
+        let mut feed = bed.feed().await;
+        assert_eq!(places(&feed.read(amount(1_000, 1)).await.unwrap()), all[..1]);
+        let slot = all[1].slot;
+        bed.parts.store.trim(slot.topic, slot.partition, Trim::Before(1)).await.unwrap();
+        let told = feed.read(amount(1_000, 1)).await.unwrap_err();
+        assert!(matches!(told, FeedError::Of { error: ConsumeError::Trimmed { .. }, .. }));
     }
 }
