@@ -30,6 +30,9 @@ pub(super) const LOG_MEMTABLE_BYTES: u64 = 16 << 20;
 const META_MEMTABLE_BYTES: u64 = 16 << 20;
 /// From so many bytes on a memtable of either kind is sealed before the next lot is written.
 const SEALED_BYTES: u64 = 15 << 20;
+/// From so many bytes in all log keyspaces on the largest memtable is sealed: half of what they may
+/// have, so that keyspaces that fill evenly are flushed one after the other and not all at once.
+const LOGS_SEALED_BYTES: u64 = SEALED_BYTES * log::SHARDS as u64 / 2;
 /// Journals are kept until what they hold is flushed, and read on start.
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 /// Entries at least this long are kept apart from their keys, so that compaction moves keys only.
@@ -105,9 +108,14 @@ impl Engine {
     /// of them may wait for each other. Sealed here, before it is full, there is nothing to ask.
     pub(super) fn wait_for_flushes(&self) -> fjall::Result<()> {
         for keyspace in self.keyspaces() {
-            if keyspace.tree.active_memtable().size() >= SEALED_BYTES {
+            if unsealed(keyspace) >= SEALED_BYTES {
                 keyspace.rotate_memtable()?;
             }
+        }
+        if self.logs.iter().map(unsealed).sum::<u64>() >= LOGS_SEALED_BYTES
+            && let Some(largest) = self.logs.iter().max_by_key(|keyspace| unsealed(keyspace))
+        {
+            largest.rotate_memtable()?;
         }
         while self.is_behind() {
             // Fails once the database is poisoned.
@@ -156,6 +164,11 @@ impl View<'_> {
     pub(super) fn index_between(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> fjall::Iter {
         self.snapshot.range::<&[u8], _>(&self.engine.index, (start, end))
     }
+}
+
+/// Bytes of a keyspace that are written to its memtable.
+fn unsealed(keyspace: &Keyspace) -> u64 {
+    keyspace.tree.active_memtable().size()
 }
 
 fn log_options() -> KeyspaceCreateOptions {

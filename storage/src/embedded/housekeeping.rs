@@ -452,11 +452,16 @@ mod tests {
     }
 
     async fn append(store: &EmbeddedStore, topic: TopicId) {
+        append_to(store, topic, PARTITION).await;
+    }
+
+    /// Appends a record of 1 MiB.
+    async fn append_to(store: &EmbeddedStore, topic: TopicId, partition: Partition) {
         let mut batch = RecordBatch::default();
         let value = noise(1 << 20);
         batch.push(&Record { value: &value, ..Record::default() }).unwrap();
         let mut appending = Transaction::new(ProjectName::system());
-        appending.append(topic, PARTITION, batch);
+        appending.append(topic, partition, batch);
         store.commit(appending).await.unwrap();
     }
 
@@ -598,6 +603,28 @@ mod tests {
             engine.logs().iter().map(|log| log.tree.active_memtable().size()).max()
         });
         assert!((1 << 20..2 << 20).contains(&largest.unwrap()), "{largest:?}");
+    }
+
+    #[tokio::test]
+    async fn memtables_that_fill_evenly_are_not_sealed_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_records(folder.path(), 0).await;
+        // Twice what eight of them may have.
+        for round in 0..30 {
+            for partition in (0..8).map(Partition) {
+                append_to(&store, TOPIC, partition).await;
+            }
+            let mut sizes = with_engine(&store, |engine| {
+                let logs = engine.logs().iter();
+                logs.map(|log| log.tree.active_memtable().size() >> 20).collect::<Vec<_>>()
+            });
+            sizes.sort_unstable();
+            assert!(sizes.iter().sum::<u64>() <= 60, "round {round}: {sizes:?}");
+            if round >= 16 {
+                let spread = sizes.last().unwrap() - sizes.first().unwrap();
+                assert!(spread >= 5, "round {round}: {sizes:?}");
+            }
+        }
     }
 
     async fn produce(store: &EmbeddedStore, id: &str, expires: Timestamp) {
