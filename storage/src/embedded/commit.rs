@@ -9,11 +9,10 @@ use tokio::sync::oneshot;
 
 use super::disk;
 use super::engine::Engine;
+use super::files::LOOK_BYTES;
 use super::keys::PartitionKey;
 use super::keys::trim::TrimPoint;
 use super::lot::{Effects, Ground, Lot, Outcome, Write};
-use super::open;
-use super::page_cache::JournalPages;
 use super::park::{Parked, Parking};
 use super::queue::{Drained, LotBounds};
 use super::shared::{Failure, Shared};
@@ -45,7 +44,8 @@ pub(super) struct Committer {
     /// Written, acknowledged from memory, not synced.
     unsynced: Unsynced,
     parking: Parking,
-    journal_pages: JournalPages,
+    /// Bytes of records that were written since the files were looked at.
+    unlooked: u64,
 }
 
 #[derive(Default)]
@@ -63,14 +63,8 @@ struct Answers {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last_commit: CommitNumber) -> Self {
-        let journal_pages = JournalPages::new(open::database(&shared.config.path));
-        Self {
-            shared,
-            last_commit,
-            unsynced: Unsynced::default(),
-            parking: Parking::default(),
-            journal_pages,
-        }
+        let (unsynced, parking) = (Unsynced::default(), Parking::default());
+        Self { shared, last_commit, unsynced, parking, unlooked: 0 }
     }
 
     /// Commits until the queue is closed.
@@ -180,7 +174,7 @@ impl Committer {
             return Err(error);
         }
         self.last_commit = last_commit;
-        self.journal_pages.wrote(effects.record_bytes);
+        self.unlooked += effects.record_bytes;
         self.unsynced.effects.merge(effects);
         if sync {
             self.shared.counters.synced(self.shared.clock.monotonic().saturating_sub(started));
@@ -226,7 +220,10 @@ impl Committer {
         self.shared.ran_full.store(false, Ordering::Relaxed);
         self.shared.high_water.advance(self.last_commit);
         self.shared.publish(effects);
-        self.journal_pages.synced();
+        if self.unlooked >= LOOK_BYTES {
+            self.unlooked = 0;
+            self.shared.looks.ask();
+        }
     }
 
     /// After a failed write nothing is known of what it held: the engine takes no more, until it is

@@ -1,67 +1,203 @@
-//! Gives back the memory that the file system keeps of the journals.
+//! fjall's files as the system has them: the memory that it keeps of journals, and the space of what is
+//! deleted.
 //!
 //! A journal is written once and read by nobody before the next start, so its pages in the page cache
 //! only push out others, and each new one has to be found, in a virtual machine often by asking the
 //! host. Given back as soon as they are on the disk, few of them serve for the whole journal, and stay
 //! in the processor's caches.
+//!
+//! To delete a large file takes the system tens of milliseconds, and fjall does it under locks that
+//! writes wait for. But the space of a file comes back when nobody has it open any more: so those that
+//! are deleted next, the journals and the oldest blob files, are kept open, and closed here, where
+//! nobody waits.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
-use super::journal;
+use super::shared::Shared;
+use super::{journal, open};
 
-/// Seldom enough to cost nothing, and little enough to be no burden.
-const STEP_BYTES: u64 = 4 << 20;
+/// A look is asked for after so many bytes of records: seldom enough to cost nothing, and often enough
+/// that what is not given back is no burden.
+pub(super) const LOOK_BYTES: u64 = 4 << 20;
+/// The least between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// What is open is looked at in this interval though nobody asks: it may be deleted.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How many looks pass by before blob files are listed again: there may be thousands.
+const BLOB_LOOKS: u32 = 20;
+/// Blob files of each keyspace that are kept open; the oldest are deleted first.
+const BLOBS_MAX: usize = 8;
 /// A page that will be written on stays, and with it all that the system keeps in one piece with it:
 /// else it had to be read back.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// The journals' part of the page cache.
-pub(super) struct JournalPages {
-    folder: PathBuf,
-    /// Bytes written to the journals since pages were given back.
-    written: u64,
+/// Asks for looks.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-impl JournalPages {
-    /// Those of the journals in `folder`.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, written: 0 }
+#[derive(Debug, Default)]
+struct State {
+    is_due: bool,
+    is_closed: bool,
+}
+
+impl Looks {
+    /// Asks for one; waits for nothing.
+    pub(super) fn ask(&self) {
+        self.lock().is_due = true;
+        self.changed.notify_one();
     }
 
-    /// Says that `bytes` more were written to a journal.
-    pub(super) fn wrote(&mut self, bytes: u64) {
-        self.written += bytes;
+    /// Ends the thread.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_one();
     }
 
-    /// Says that all is synced, and gives pages back if it is time. A failure costs memory only.
-    pub(super) fn synced(&mut self) {
-        if self.written >= STEP_BYTES {
-            self.written = 0;
-            if let Err(error) = self.give_back() {
-                tracing::debug!(%error, "the journals stay in the page cache");
+    /// Waits until one is asked for, or for so long; `false` if it is to end.
+    fn wait(&self, most: Option<Duration>) -> bool {
+        let idle = |state: &mut State| !state.is_due && !state.is_closed;
+        let open = |state: &mut State| !state.is_closed;
+        let state = self.lock();
+        let state = match most {
+            None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(most) => {
+                let waited = self.changed.wait_timeout_while(state, most, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
+        };
+        let waited = self.changed.wait_timeout_while(state, PAUSE, open);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.is_due = false;
+        !state.is_closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks whenever it is asked for, until the store is closed. A failure costs memory, or time in which
+/// writes wait.
+pub(super) fn run(shared: &Shared) {
+    let mut files = Files::new(open::database(&shared.config.path));
+    while shared.looks.wait(files.is_holding().then_some(INTERVAL)) {
+        if let Err(error) = files.look() {
+            tracing::debug!(%error, "cannot look after the files");
         }
     }
+}
 
-    fn give_back(&self) -> io::Result<()> {
+/// Files that are kept open.
+struct Files {
+    folder: PathBuf,
+    /// By inode.
+    held: BTreeMap<u64, File>,
+    /// Until blob files are listed again.
+    blob_looks: u32,
+}
+
+impl Files {
+    /// Those of the database in `folder`; none yet.
+    fn new(folder: PathBuf) -> Self {
+        Self { folder, held: BTreeMap::new(), blob_looks: 0 }
+    }
+
+    fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Gives back what journals hold of the memory, opens what will be deleted, and closes what is.
+    fn look(&mut self) -> io::Result<()> {
+        // First: there may be no room on the disk until then.
+        self.close_deleted()?;
         for journal in journal::list(&self.folder)? {
-            let file = match File::open(journal.path) {
-                // Deleted, as all of it is flushed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened?,
-            };
-            // Journals are allocated ahead: what is written ends where the hole begins.
-            let end = seek(&file, SeekFrom::Hole(0))?;
-            if let Some(length) = end.checked_sub(TAIL_BYTES).and_then(NonZeroU64::new) {
-                fadvise(&file, 0, Some(length), Advice::DontNeed)?;
+            if let Some(file) = self.hold(&journal.path)? {
+                give_back(file)?;
+            }
+        }
+        match self.blob_looks.checked_sub(1) {
+            Some(left) => self.blob_looks = left,
+            None => {
+                self.blob_looks = BLOB_LOOKS;
+                for keyspace in list(&self.folder.join("keyspaces"))? {
+                    let mut blobs = list(&keyspace.join("blobs"))?;
+                    blobs.sort_by_key(|path| number(path));
+                    for path in blobs.iter().take(BLOBS_MAX) {
+                        self.hold(path)?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Keeps a file open; `None` if it is deleted already.
+    fn hold(&mut self, path: &Path) -> io::Result<Option<&File>> {
+        let Some(metadata) = found(fs::metadata(path))? else { return Ok(None) };
+        let inode = metadata.ino();
+        if !self.held.contains_key(&inode)
+            && let Some(file) = found(File::open(path))?
+        {
+            // By then the path may be another file's.
+            self.held.insert(file.metadata()?.ino(), file);
+        }
+        Ok(self.held.get(&inode))
+    }
+
+    fn close_deleted(&mut self) -> io::Result<()> {
+        let mut deleted = Vec::new();
+        for (&inode, file) in &self.held {
+            if file.metadata()?.nlink() == 0 {
+                deleted.push(inode);
+            }
+        }
+        for inode in deleted {
+            self.held.remove(&inode);
+        }
+        Ok(())
+    }
+}
+
+/// Gives back the memory that the system keeps of a journal, as far as it is on the disk.
+fn give_back(journal: &File) -> io::Result<()> {
+    // Journals are allocated ahead: what is written ends where the hole begins.
+    let end = seek(journal, SeekFrom::Hole(0))?;
+    if let Some(length) = end.checked_sub(TAIL_BYTES).and_then(NonZeroU64::new) {
+        fadvise(journal, 0, Some(length), Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+/// What is in a folder; nothing if there is none.
+fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(entries) = found(fs::read_dir(folder))? else { return Ok(Vec::new()) };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// A blob file's name is its number.
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+/// fjall deletes files at any time.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -93,15 +229,63 @@ mod tests {
         let path = folder.path().join("0.jnl");
         let mut file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
         file.set_len(64 << 20).unwrap();
-        let mut pages = JournalPages::new(folder.path().to_owned());
-        let (half, last) = (STEP_BYTES / 2, STEP_BYTES - 1);
-        for is_full in [false, true] {
-            file.write_all(&vec![7; usize::try_from(half).unwrap()]).unwrap();
-            file.sync_data().unwrap();
-            pages.wrote(half);
-            pages.synced();
-            assert_eq!(is_cached(&file, 0), !is_full);
+        file.write_all(&vec![7; 4 << 20]).unwrap();
+        file.sync_data().unwrap();
+        assert!(is_cached(&file, 0));
+        Files::new(folder.path().to_owned()).look().unwrap();
+        assert!(!is_cached(&file, 0));
+        assert!(
+            is_cached(&file, (4 << 20) - 1),
+            "it would have to be read before it is written on"
+        );
+    }
+
+    /// How many files are held.
+    fn held(files: &mut Files) -> usize {
+        files.look().unwrap();
+        files.held.len()
+    }
+
+    #[test]
+    fn journals_and_the_oldest_blob_files_are_held_until_they_are_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = Files::new(folder.path().to_owned());
+        assert_eq!(held(&mut files), 0);
+        let write = |name: &str| fs::write(folder.path().join(name), "x").unwrap();
+        let delete = |name: &str| fs::remove_file(folder.path().join(name)).unwrap();
+        fs::create_dir_all(folder.path().join("keyspaces/3/blobs")).unwrap();
+        (0..20).for_each(|number| write(&format!("keyspaces/3/blobs/{number}")));
+        write("0.jnl");
+        write("1.jnl");
+        let journals = 2;
+        for _ in 0..BLOB_LOOKS - 1 {
+            assert_eq!(held(&mut files), journals, "blob files are not listed each time");
         }
-        assert!(is_cached(&file, last), "it would have to be read before it is written on");
+        assert_eq!(held(&mut files), journals);
+        assert_eq!(held(&mut files), journals + BLOBS_MAX);
+
+        delete("0.jnl");
+        delete("keyspaces/3/blobs/7");
+        delete("keyspaces/3/blobs/9");
+        assert_eq!(
+            held(&mut files),
+            journals + BLOBS_MAX - 2,
+            "9 comes after 0 to 7: it was not held"
+        );
+        (0..7).for_each(|number| delete(&format!("keyspaces/3/blobs/{number}")));
+        assert_eq!(held(&mut files), 1, "the other journal");
+        delete("1.jnl");
+        assert_eq!(held(&mut files), 0);
+        assert!(!files.is_holding());
+    }
+
+    #[test]
+    fn looks_end_when_the_store_is_closed() {
+        let looks = Looks::default();
+        looks.ask();
+        assert!(looks.wait(None));
+        assert!(looks.wait(Some(Duration::ZERO)), "nobody asked, but it is time");
+        looks.close();
+        assert!(!looks.wait(None));
     }
 }

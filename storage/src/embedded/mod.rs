@@ -13,6 +13,7 @@ mod disk;
 mod ends;
 mod engine;
 mod entries;
+mod files;
 mod gone;
 mod high_water;
 mod housekeeping;
@@ -20,7 +21,6 @@ mod journal;
 mod keys;
 mod lot;
 mod open;
-mod page_cache;
 mod park;
 mod queue;
 mod read;
@@ -108,9 +108,9 @@ const LIMITS: Limits = Limits {
     note_bytes_max: 64 << 10,
     key_bytes_max: 1 << 10,
 };
-/// When a refused publisher may try again: a lot takes milliseconds.
 /// What is longer is staged where it keeps nobody from being served.
 const STAGED_AT_ONCE_MAX: usize = 1 << 20;
+/// When a refused publisher may try again: a lot takes milliseconds.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl EmbeddedStore {
@@ -139,6 +139,7 @@ impl EmbeddedStore {
             queue,
             high_water,
             chores: Chores::default(),
+            looks: files::Looks::default(),
             counters: Counters::default(),
             failure: Mutex::new(None),
             ran_full: AtomicBool::new(false),
@@ -149,7 +150,9 @@ impl EmbeddedStore {
         let store = Self { shared: Arc::clone(&shared), threads: Arc::default() };
         let committer = Committer::new(Arc::clone(&shared), opened.last_commit);
         store.spawn("stream-commit", move || committer.run()).map_err(folder)?;
-        store.spawn("stream-keeper", move || housekeeping::run(&shared)).map_err(folder)?;
+        let keeping = Arc::clone(&shared);
+        store.spawn("stream-keeper", move || housekeeping::run(&keeping)).map_err(folder)?;
+        store.spawn("stream-files", move || files::run(&shared)).map_err(folder)?;
         Ok(store)
     }
 
@@ -199,6 +202,7 @@ impl EmbeddedStore {
         let mut threads = threads.lock().unwrap_or_else(PoisonError::into_inner);
         shared.queue.close();
         shared.chores.close();
+        shared.looks.close();
         for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
