@@ -357,6 +357,8 @@ impl Feed {
                 }
             }
         }
+        // Built at once its nodes are full; built one by one, in order, they are half empty.
+        self.positions = std::mem::take(&mut self.positions).into_iter().collect();
         Ok(())
     }
 
