@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rand::SeedableRng;
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use stream_tests::{Answer, Client, Server};
 
@@ -38,10 +41,12 @@ impl Publisher {
 
     /// Sends the next request, or the one that was not acknowledged again.
     async fn publish(&mut self) -> Answer {
-        let text = "x".repeat(900);
         let lines: String = (0..LINES)
             .map(|line| {
                 let number = usize::try_from(self.sequence).expect("few") * LINES + line;
+                // The same for a repeat, and nothing that could be packed.
+                let mut random = StdRng::seed_from_u64(number as u64);
+                let text = Alphanumeric.sample_string(&mut random, 900);
                 json!({"value": {"number": number, "text": text}}).to_string() + "\n"
             })
             .collect();
