@@ -470,6 +470,31 @@ mod tests {
         }
     }
 
+    /// The format of a folder; with `write`, another one is written to it first.
+    async fn format(data: &Path, write: Option<u32>) -> u32 {
+        let store = open(data, false).unwrap();
+        let stored = store.shared.engine.with(|engine| {
+            if let Some(format) = write {
+                engine.meta.insert(FORMAT_KEY.to_vec(), format.to_le_bytes().to_vec())?;
+            }
+            engine.meta(&FORMAT_KEY)
+        });
+        store.close().await;
+        u32::from_le_bytes(stored.unwrap().unwrap().as_ref().try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_an_earlier_format_becomes_the_current_and_a_later_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        with_records(data).await.close().await;
+        assert_eq!(format(data, Some(FORMAT_MIN)).await, FORMAT_MIN);
+        assert_eq!(format(data, None).await, FORMAT, "an earlier version must not read it");
+        assert_eq!(format(data, Some(FORMAT + 1)).await, FORMAT + 1);
+        let refused = open(data, false).err().unwrap();
+        assert!(matches!(refused, OpenError::Format { got, .. } if got == FORMAT + 1), "{refused}");
+    }
+
     #[tokio::test]
     async fn what_is_left_of_a_dropped_topic_does_not_refuse_the_start() {
         let folder = tempfile::tempdir().unwrap();
