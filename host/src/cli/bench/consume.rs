@@ -146,23 +146,23 @@ pub(super) async fn fill(
 ) -> Result<(), CliError> {
     let bodies: Arc<[Body]> = payload::made(shape).into();
     let rest = payload::made(&Shape { batch: 1, ..shape.clone() });
-    let path = format!("/topics/{topic}/events");
     let plan = Plan {
         connections: 8,
         warm_up: Duration::ZERO,
         end: End::Requests(events / shape.batch as u64),
         rate: None,
     };
-    let (endpoint, events_path) = (site.endpoint.clone(), path.clone());
+    let post = site.endpoint.post(&format!("/topics/{topic}/events"), NDJSON);
+    let of_shots = post.clone();
     let shot = move |turn: Turn| {
         let body = pick(&bodies, turn.number);
-        let request = endpoint.lines(&events_path, body.lines.clone());
+        let request = of_shots.with(body.lines.clone());
         Shot { request, events: body.events, bytes: body.value_bytes }
     };
     load::run(&site.endpoint, &plan, &Progress::new("fill"), shot).await?;
     let mut wire = site.endpoint.connect().await?;
     for _ in 0..events % shape.batch as u64 {
-        wire.insist(site.endpoint.lines(&path, pick(&rest, 0).lines.clone())).await?;
+        wire.insist(&post.with(pick(&rest, 0).lines.clone())).await?;
     }
     Ok(())
 }
@@ -190,7 +190,7 @@ impl Reading {
                 );
                 let started = Instant::now();
                 let request = self.endpoint.get(&path, self.lines.then_some(NDJSON));
-                let (answer, refusals) = wire.insist(request).await?;
+                let (answer, refusals) = wire.insist(&request).await?;
                 measured.refusals += refusals;
                 measured.requests += 1;
                 measured.times.record(started.elapsed());
@@ -252,7 +252,7 @@ pub(super) async fn first_pages(
             let path =
                 format!("/topics/{topic}/partitions/{partition}/records?offset=0&limit={records}");
             let started = Instant::now();
-            wire.insist(site.endpoint.get(&path, Some(NDJSON))).await?;
+            wire.insist(&site.endpoint.get(&path, Some(NDJSON))).await?;
             times.record(started.elapsed());
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::BodyExt;
+use reqwest::{Method, Response};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use super::load::{self, End, Plan, Shot, Turn};
 use super::own_server::sync_alone;
 use super::progress::Progress;
 use super::site::{Place, Site};
-use super::wire::{Endpoint, refused};
+use super::wire::{Endpoint, NDJSON};
 use crate::cli::output::CliError;
 
 /// How long consumers may take for what is left when the last event is acknowledged.
@@ -104,15 +104,15 @@ impl E2eBench {
             None => None,
         };
         let topic = site.topic("e2e", self.partitions, &[]).await?;
-        let path = format!("/topics/{topic}/events");
-        let (batch, size, endpoint) = (self.batch, self.size, site.endpoint.clone());
+        let post = site.endpoint.post(&format!("/topics/{topic}/events"), NDJSON);
+        let (batch, size) = (self.batch, self.size);
         let sent = Arc::new(AtomicU64::new(0));
         let of_shots = Arc::clone(&sent);
         let shot = move |turn: Turn| {
             of_shots.fetch_add(u64::from(batch), Ordering::Relaxed);
             let lines = lines(turn.due, batch, size);
             let (events, bytes) = (u64::from(batch), lines.len() as u64);
-            Shot { request: endpoint.lines(&path, lines), events, bytes }
+            Shot { request: post.with(lines), events, bytes }
         };
         let plan = Plan {
             connections: self.connections,
@@ -130,7 +130,9 @@ impl E2eBench {
             count: 0,
             total: ended.clone(),
         };
-        let live = tokio::spawn(subscribe(site.endpoint.clone(), topic.clone(), taken()));
+        let subscribe = site.client.request(Method::GET, &["subscribe"]);
+        let subscribe = subscribe.query(&[("pattern", &*topic), ("from", "earliest")]);
+        let live = tokio::spawn(take_stream(site.client.send(subscribe).await?, taken()));
         let polls = tokio::spawn(poll(site.endpoint.clone(), topic.clone(), taken()));
         let on_start = move |started| {
             starting.send_replace(Some(started));
@@ -212,33 +214,23 @@ fn dues(text: &[u8]) -> impl Iterator<Item = Duration> {
     })
 }
 
-async fn subscribe(endpoint: Endpoint, topic: String, mut taken: Taken) -> Result<Times, CliError> {
-    let mut wire = endpoint.connect().await?;
-    let path = format!("/subscribe?pattern={topic}&from=earliest");
-    let response = wire.open(endpoint.get(&path, None)).await?;
-    let status = response.status();
-    let mut body = response.into_body();
-    if !status.is_success() {
-        let told = body.collect().await.map_err(|error| wire.broken(&error))?;
-        return Err(refused(status, &told.to_bytes()));
-    }
+async fn take_stream(mut answer: Response, mut taken: Taken) -> Result<Times, CliError> {
     let mut buffer = Vec::new();
     while !taken.has_all() {
-        let frame = tokio::select! {
-            frame = body.frame() => frame,
+        let chunk = tokio::select! {
+            chunk = answer.chunk() => {
+                chunk.map_err(|error| CliError::Answer { reason: error.to_string() })?
+            }
             _ = taken.total.changed() => continue,
         };
-        let Some(frame) = frame else {
+        let Some(chunk) = chunk else {
             return Err(CliError::Answer { reason: "the stream of events ended".to_owned() });
         };
-        let frame = frame.map_err(|error| wire.broken(&error))?;
-        if let Some(data) = frame.data_ref() {
-            buffer.extend_from_slice(data);
-            // Whole events only.
-            let whole = memchr::memmem::rfind(&buffer, b"\n\n").map_or(0, |at| at + 2);
-            taken.take(buffer.get(..whole).unwrap_or_default());
-            buffer.drain(..whole);
-        }
+        buffer.extend_from_slice(&chunk);
+        // Whole events only.
+        let whole = memchr::memmem::rfind(&buffer, b"\n\n").map_or(0, |at| at + 2);
+        taken.take(buffer.get(..whole).unwrap_or_default());
+        buffer.drain(..whole);
     }
     Ok(taken.times)
 }
@@ -252,9 +244,9 @@ async fn poll(endpoint: Endpoint, topic: String, mut taken: Taken) -> Result<Tim
             None => "from=earliest".to_owned(),
         };
         let path = format!("/records?pattern={topic}&{from}&limit=1000&wait_ms=200");
-        let answer = wire.send(endpoint.get(&path, None)).await?;
-        if !answer.status.is_success() {
-            return Err(refused(answer.status, &answer.body));
+        let answer = wire.send(&endpoint.get(&path, None)).await?;
+        if !answer.is_success() {
+            return Err(answer.refused());
         }
         taken.take(&answer.body);
         after = next(&answer.body).or(after);

@@ -8,21 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::figures::Measured;
 use super::progress::Progress;
-use super::wire::{Answer, Endpoint};
+use super::wire::{Answer, Endpoint, Request};
 use crate::cli::output::CliError;
 
 /// A request, and what it stands for.
 pub(super) struct Shot {
-    pub(super) request: Request<Full<Bytes>>,
+    pub(super) request: Request,
     pub(super) events: u64,
     pub(super) bytes: u64,
 }
@@ -135,7 +132,7 @@ where
                     break;
                 }
                 let Shot { request, events, bytes } = shot(Turn { number, due });
-                let (Answer { .. }, refusals) = wire.insist(request).await?;
+                let (Answer { .. }, refusals) = wire.insist(&request).await?;
                 next += plan.connections as u64;
                 let answered = started.elapsed();
                 let is_late =

@@ -13,6 +13,7 @@ use super::load::{self, End, Plan, Shot, Turn};
 use super::payload::{self, Body, Shape};
 use super::progress::Progress;
 use super::site::{Place, Site};
+use super::wire::{JSON, NDJSON, Post};
 use crate::cli::output::CliError;
 
 /// Publish as fast as the server takes it, or at a rate
@@ -179,15 +180,15 @@ impl PublishBench {
         let bodies = self.load.bodies()?;
         let call = if self.single { "produce" } else { "events" };
         let query = if self.ack == "memory" { "?ack=memory" } else { "" };
-        let paths: Arc<[String]> =
-            topics.iter().map(|topic| format!("/topics/{topic}/{call}{query}")).collect();
+        let content_type = if self.single { JSON } else { NDJSON };
+        let post = |topic: &String| {
+            site.endpoint.post(&format!("/topics/{topic}/{call}{query}"), content_type)
+        };
+        let posts: Arc<[Post]> = topics.iter().map(post).collect();
         let plan = self.load.plan();
-        let (endpoint, single) = (site.endpoint.clone(), self.single);
         let shot = move |turn: Turn| {
-            let (body, path) = (pick(&bodies, turn.number), pick(&paths, turn.number));
-            let lines = body.lines.clone();
-            let request =
-                if single { endpoint.json(path, lines) } else { endpoint.lines(path, lines) };
+            let (body, post) = (pick(&bodies, turn.number), pick(&posts, turn.number));
+            let request = post.with(body.lines.clone());
             Shot { request, events: body.events, bytes: body.value_bytes }
         };
         load::run(&site.endpoint, &plan, &Progress::new(what), shot).await

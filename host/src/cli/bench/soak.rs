@@ -17,6 +17,7 @@ use super::payload::{self, Body, Shape};
 use super::progress::Progress;
 use super::publish::pick;
 use super::site::Place;
+use super::wire::NDJSON;
 use crate::cli::output::CliError;
 
 /// How often the server trims, and how often its figures are looked at.
@@ -99,13 +100,12 @@ impl SoakBench {
         let topic = site.topic("soak", self.partitions, &config).await?;
         let shape = Shape { size: self.size, keys: 1_000, batch: BATCH, seed: 1 };
         let bodies: Arc<[Body]> = payload::made(&shape).into();
-        let path = format!("/topics/{topic}/events");
-        let endpoint = site.endpoint.clone();
+        let post = site.endpoint.post(&format!("/topics/{topic}/events"), NDJSON);
         let batch_bytes = (self.size * BATCH) as u64;
         let requests = self.bytes.div_ceil(batch_bytes);
         let shot = move |turn: Turn| {
             let body = pick(&bodies, turn.number);
-            let request = endpoint.lines(&path, body.lines.clone());
+            let request = post.with(body.lines.clone());
             Shot { request, events: body.events, bytes: body.value_bytes }
         };
         #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^53")]
