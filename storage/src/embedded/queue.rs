@@ -37,6 +37,9 @@ struct Inner<T> {
     turns: VecDeque<ProjectName>,
     bytes: usize,
     closed: bool,
+    /// Whether the committer waits, and nobody has woken it yet: to wake it takes a system call, also
+    /// if it is awake.
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -65,8 +68,13 @@ pub(super) enum Drained<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(bounds: QueueBounds) -> Self {
-        let inner =
-            Inner { projects: HashMap::new(), turns: VecDeque::new(), bytes: 0, closed: false };
+        let inner = Inner {
+            projects: HashMap::new(),
+            turns: VecDeque::new(),
+            bytes: 0,
+            closed: false,
+            is_waiting: false,
+        };
         Self { inner: Mutex::new(inner), filled: Condvar::new(), bounds }
     }
 
@@ -92,15 +100,21 @@ impl<T> Queue<T> {
             inner.projects.insert(project.clone(), queue);
             inner.turns.push_back(project.clone());
         }
+        let is_waiting = std::mem::take(&mut inner.is_waiting);
         drop(inner);
-        self.filled.notify_one();
+        if is_waiting {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
     /// Waits until something is there, for `timeout` at most if it is given, and takes a lot.
     pub(super) fn drain(&self, lot: LotBounds, timeout: Option<Duration>) -> Drained<T> {
         let mut inner = self.lock();
-        let idle = |inner: &mut Inner<T>| inner.turns.is_empty() && !inner.closed;
+        let idle = |inner: &mut Inner<T>| {
+            inner.is_waiting = inner.turns.is_empty() && !inner.closed;
+            inner.is_waiting
+        };
         inner = match timeout {
             None => self.filled.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
             Some(timeout) => {
@@ -108,6 +122,7 @@ impl<T> Queue<T> {
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
         };
+        inner.is_waiting = false;
         if inner.closed {
             return Drained::Closed(inner.take(LotBounds {
                 bytes_max: usize::MAX,
@@ -200,6 +215,34 @@ mod tests {
         queue.push(&project("b"), "b1", 10).unwrap();
         assert_eq!(drain(&queue, LOT), ["a1", "b1", "a2", "a3"]);
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_each_item_and_by_the_end() {
+        let queue = Queue::new(QueueBounds { project_bytes_max: 100, total_bytes_max: 100 });
+        let (taken, took) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                loop {
+                    match queue.drain(LOT, None) {
+                        Drained::Items(items) => {
+                            items.into_iter().for_each(|item| taken.send(item).unwrap())
+                        }
+                        Drained::Closed(_) => return,
+                        Drained::Nothing => panic!("it waits without an end"),
+                    }
+                }
+            });
+            for item in 0..1_000 {
+                queue.push(&project("a"), item, 1).unwrap();
+                assert_eq!(took.recv().unwrap(), item);
+                // Once it waits, and once perhaps not yet.
+                while item % 2 == 0 && !queue.lock().is_waiting {
+                    std::thread::yield_now();
+                }
+            }
+            queue.close();
+        });
     }
 
     #[test]
