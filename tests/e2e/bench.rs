@@ -122,6 +122,9 @@ fn what_makes_no_sense_is_refused() {
         assert_eq!(refused.status.code(), Some(2), "{told}");
         assert!(told.contains(message), "{told}");
     }
+    let refused = alone(&["publish", "--batch", "100000", "--connections", "2"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("code `too-large`, status 413"), "{told}");
     let unreachable = alone(&["publish", "--url", "http://127.0.0.1:1", "--key", KEY]);
     assert_eq!(unreachable.status.code(), Some(3));
     let missing = alone(&["publish", "--file", "/nowhere"]);

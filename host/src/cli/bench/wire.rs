@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 use stream_storage::ProjectName;
@@ -122,14 +122,15 @@ impl Endpoint {
     /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Wire, CliError> {
         let address = self.address.clone();
-        let stream = async {
-            let stream = TcpStream::connect(&address).await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        };
-        let stream = stream.await.map_err(|error: std::io::Error| unreachable(&address, error))?;
+        let stream = connect(&address).await?;
         Ok(Wire { stream, address, out: BytesMut::new(), read: BytesMut::new() })
     }
+}
+
+async fn connect(address: &str) -> Result<TcpStream, CliError> {
+    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(address, error))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(address, error))?;
+    Ok(stream)
 }
 
 impl Post {
@@ -141,7 +142,16 @@ impl Post {
 impl Wire {
     /// Sends a request and reads the answer, whatever its status.
     pub(super) async fn send(&mut self, request: &Request) -> Result<Answer, CliError> {
-        self.write(request).await.map_err(|error| unreachable(&self.address, error))?;
+        let written = self.write(request).await;
+        let answer = self.answer().await;
+        // Who refuses a request before it is there whole answers, and takes no more of it.
+        match written {
+            Err(error) if answer.is_err() => Err(unreachable(&self.address, error)),
+            _ => answer,
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer, CliError> {
         let head = loop {
             match head_of(&self.read)? {
                 Some(head) if head.status >= 200 => break head,
@@ -174,16 +184,16 @@ impl Wire {
     /// Reads what has come, of so much that is known to come.
     async fn read_more(&mut self, expected: usize) -> Result<(), CliError> {
         self.read.reserve(expected.clamp(READ_BYTES, ROOM_BYTES_MAX));
-        let room = self.read.spare_capacity_mut().len();
-        match self.stream.read_buf(&mut (&mut self.read).limit(room)).await {
+        match self.stream.read_buf(&mut self.read).await {
             Ok(0) => Err(unreachable(&self.address, "the server closed the connection")),
             Ok(_) => Ok(()),
             Err(error) => Err(unreachable(&self.address, error)),
         }
     }
 
-    /// As [`send`](Self::send), but a refusal is an error; who is told to wait tries again. Says how
-    /// often it was told so.
+    /// As [`send`](Self::send), but a refusal is an error; who is told to wait tries again, on a new
+    /// connection, for the server closes one of which it has not read all. Says how often it was told
+    /// so.
     pub(super) async fn insist(&mut self, request: &Request) -> Result<(Answer, u64), CliError> {
         let mut refusals = 0;
         loop {
@@ -196,6 +206,8 @@ impl Wire {
             }
             refusals += 1;
             tokio::time::sleep(Duration::from_millis(10)).await;
+            self.stream = connect(&self.address).await?;
+            self.read.clear();
         }
     }
 }
@@ -278,21 +290,31 @@ mod tests {
         assert!(wrong(&endless).contains("does not end"));
     }
 
-    /// What a server gets that answers so to each request of a client, and what the client makes of it.
-    async fn talk(answers: &'static [&'static [u8]], bodies: &[Bytes]) -> (String, Vec<String>) {
+    async fn listen() -> (TcpListener, Endpoint) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/base/", listener.local_addr().unwrap()).parse().unwrap();
         let project = ProjectName::parse("shop").unwrap();
-        let endpoint = Endpoint::new(&url, Some("sk_key"), &project).unwrap();
+        (listener, Endpoint::new(&url, Some("sk_key"), &project).unwrap())
+    }
+
+    /// What a server gets that answers so to the requests of a connection each, and what the client
+    /// makes of it.
+    async fn talk(
+        connections: &'static [&'static [&'static [u8]]],
+        bodies: &[Bytes],
+    ) -> (String, Vec<String>) {
+        let (listener, endpoint) = listen().await;
         let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
             let mut got = Vec::new();
-            for answer in answers {
-                stream.read_buf(&mut got).await.unwrap();
-                stream.write_all(answer).await.unwrap();
+            for answers in connections {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for answer in *answers {
+                    stream.read_buf(&mut got).await.unwrap();
+                    stream.write_all(answer).await.unwrap();
+                }
+                stream.shutdown().await.unwrap();
+                stream.read_to_end(&mut got).await.unwrap();
             }
-            stream.shutdown().await.unwrap();
-            stream.read_to_end(&mut got).await.unwrap();
             String::from_utf8(got).unwrap()
         });
         let mut wire = endpoint.connect().await.unwrap();
@@ -312,10 +334,14 @@ mod tests {
     async fn requests_follow_each_other_and_who_is_told_to_wait_tries_again() {
         let (got, told) = talk(
             &[
-                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-                b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
-                b"HTTP/1.1 204 No Content\r\n\r\n",
-                b"HTTP/1.1 400 Bad Request\r\ncontent-length: 33\r\n\r\n{\"error\":{\"message\":\"no, sorry\"}}",
+                &[
+                    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                    b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
+                ],
+                &[
+                    b"HTTP/1.1 204 No Content\r\n\r\n",
+                    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 33\r\n\r\n{\"error\":{\"message\":\"no, sorry\"}}",
+                ],
             ],
             &[Bytes::from("1\n"), Bytes::from("2\n"), Bytes::from("3\n"), Bytes::from("4\n")],
         )
@@ -337,8 +363,27 @@ mod tests {
     #[tokio::test]
     async fn a_large_body_goes_out_whole() {
         let body = Bytes::from(vec![b'x'; 3 << 20]);
-        let (got, told) = talk(&[b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"], &[body]).await;
+        let (got, told) =
+            talk(&[&[b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]], &[body]).await;
         assert_eq!(told, ["200 b\"\" 0"]);
         assert_eq!(got.bytes().filter(|byte| *byte == b'x').count(), (3 << 20) + 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_before_all_is_sent_is_told_why() {
+        let (listener, endpoint) = listen().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 4]).await.unwrap();
+            let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nno!";
+            stream.write_all(answer).await.unwrap();
+        });
+        let mut wire = endpoint.connect().await.unwrap();
+        let body = Bytes::from(vec![b'x'; 32 << 20]);
+        let answer = wire.send(&endpoint.post("/events", NDJSON).with(body)).await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (413, &b"no!"[..]));
+        server.await.unwrap();
+        let again = wire.send(&endpoint.get("/topics", None)).await;
+        assert!(matches!(again, Err(CliError::Unreachable { .. })));
     }
 }
