@@ -287,7 +287,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// What an error comes from: the errors above it only say what was attempted.
-fn root_cause(error: &dyn Error) -> String {
+pub(super) fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -109,6 +109,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits until something is there, for `timeout` at most if it is given, and takes a lot.
+    /// For one thread alone: who adds something wakes one, if it waits.
     pub(super) fn drain(&self, lot: LotBounds, timeout: Option<Duration>) -> Drained<T> {
         let mut inner = self.lock();
         let idle = |inner: &mut Inner<T>| {

@@ -19,6 +19,7 @@ use super::own_server::sync_alone;
 use super::progress::Progress;
 use super::site::{Place, Site};
 use super::wire::{Endpoint, NDJSON};
+use crate::cli::client::root_cause;
 use crate::cli::output::CliError;
 
 /// How long consumers may take for what is left when the last event is acknowledged.
@@ -219,7 +220,7 @@ async fn take_stream(mut answer: Response, mut taken: Taken) -> Result<Times, Cl
     while !taken.has_all() {
         let chunk = tokio::select! {
             chunk = answer.chunk() => {
-                chunk.map_err(|error| CliError::Answer { reason: error.to_string() })?
+                chunk.map_err(|error| CliError::Answer { reason: root_cause(&error) })?
             }
             _ = taken.total.changed() => continue,
         };

@@ -142,6 +142,9 @@ impl Post {
 impl Wire {
     /// Sends a request and reads the answer, whatever its status.
     pub(super) async fn send(&mut self, request: &Request) -> Result<Answer, CliError> {
+        if !self.read.is_empty() {
+            return Err(CliError::Answer { reason: "it is longer than it says".to_owned() });
+        }
         let written = self.write(request).await;
         let answer = self.answer().await;
         // Who refuses a request before it is there whole answers, and takes no more of it.
@@ -191,9 +194,8 @@ impl Wire {
         }
     }
 
-    /// As [`send`](Self::send), but a refusal is an error; who is told to wait tries again, on a new
-    /// connection, for the server closes one of which it has not read all. Says how often it was told
-    /// so.
+    /// As [`send`](Self::send), but a refusal is an error; who is told to wait tries again. Says how
+    /// often it was told so.
     pub(super) async fn insist(&mut self, request: &Request) -> Result<(Answer, u64), CliError> {
         let mut refusals = 0;
         loop {
@@ -206,8 +208,11 @@ impl Wire {
             }
             refusals += 1;
             tokio::time::sleep(Duration::from_millis(10)).await;
-            self.stream = connect(&self.address).await?;
-            self.read.clear();
+            if !request.body.is_empty() {
+                // The server closes a connection from which it has not read all.
+                self.stream = connect(&self.address).await?;
+                self.read.clear();
+            }
         }
     }
 }
@@ -358,6 +363,20 @@ mod tests {
         assert_eq!(told, ["200 b\"{}\" 0", "204 b\"\" 1", "no, sorry", &told[3]]);
         assert!(told[3].contains("closed the connection"), "{}", told[3]);
         assert_eq!(lines, ["1", "2", "2", "3", "4"]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_all_was_read_is_kept_until_it_cannot_be_trusted() {
+        let (_, told) = talk(
+            &[&[
+                b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
+                b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{}",
+            ]],
+            &[Bytes::new(), Bytes::new()],
+        )
+        .await;
+        assert_eq!(told[0], "200 b\"{\" 1");
+        assert!(told[1].contains("longer than it says"), "{}", told[1]);
     }
 
     #[tokio::test]
