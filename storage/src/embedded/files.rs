@@ -8,8 +8,9 @@
 //!
 //! To delete a large file takes the system tens of milliseconds, and fjall does it under locks that
 //! writes wait for. But the space of a file comes back when nobody has it open any more: so those that
-//! are deleted next, the journals and the oldest blob files, are kept open, and closed here, where
-//! nobody waits.
+//! are deleted next, the journals and the oldest blob files, are kept open, and given back here, where
+//! nobody waits. Not all at once: what is freed together the file system notes, and tells the disk
+//! (discard), in one piece, and the next syncs wait behind it, for as much as a quarter of a second.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -36,6 +37,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BLOB_LOOKS: u32 = 20;
 /// Blob files of each keyspace that are kept open; the oldest are deleted first.
 const BLOBS_MAX: usize = 8;
+/// So much of a deleted file is given back at once, …
+const CUT_BYTES: u64 = 4 << 20;
+/// … and the disk is others' for so long before the next.
+const CUT_PAUSE: Duration = Duration::from_millis(1);
 /// A page that will be written on stays, and with it all that the system keeps in one piece with it:
 /// else it had to be read back.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -69,19 +74,21 @@ impl Looks {
     /// Waits until one is asked for, or for so long; `false` if it is to end.
     fn wait(&self, most: Option<Duration>) -> bool {
         let idle = |state: &mut State| !state.is_due && !state.is_closed;
-        let open = |state: &mut State| !state.is_closed;
         let state = self.lock();
-        let state = match most {
-            None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
-            Some(most) => {
-                let waited = self.changed.wait_timeout_while(state, most, idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        let waited = self.changed.wait_timeout_while(state, PAUSE, open);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        state.is_due = false;
-        !state.is_closed
+        match most {
+            None => drop(self.changed.wait_while(state, idle)),
+            Some(most) => drop(self.changed.wait_timeout_while(state, most, idle)),
+        }
+        let is_open = self.pause(PAUSE);
+        self.lock().is_due = false;
+        is_open
+    }
+
+    /// Waits for so long; `false` if the thread is to end.
+    fn pause(&self, time: Duration) -> bool {
+        let open = |state: &mut State| !state.is_closed;
+        let waited = self.changed.wait_timeout_while(self.lock(), time, open);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.is_closed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -94,7 +101,7 @@ impl Looks {
 pub(super) fn run(shared: &Shared) {
     let mut files = Files::new(open::database(&shared.config.path));
     while shared.looks.wait(files.is_holding().then_some(INTERVAL)) {
-        if let Err(error) = files.look() {
+        if let Err(error) = files.look(&shared.looks) {
             tracing::debug!(%error, "cannot look after the files");
         }
     }
@@ -119,10 +126,10 @@ impl Files {
         !self.held.is_empty()
     }
 
-    /// Gives back what journals hold of the memory, opens what will be deleted, and closes what is.
-    fn look(&mut self) -> io::Result<()> {
+    /// Gives back what journals hold of the memory, opens what will be deleted, and gives back what is.
+    fn look(&mut self, looks: &Looks) -> io::Result<()> {
         // First: there may be no room on the disk until then.
-        self.close_deleted()?;
+        self.close_deleted(looks)?;
         for journal in journal::list(&self.folder)? {
             if let Some(file) = self.hold(&journal.path)? {
                 give_back(file)?;
@@ -149,7 +156,7 @@ impl Files {
         let Some(metadata) = found(fs::metadata(path))? else { return Ok(None) };
         let inode = metadata.ino();
         if !self.held.contains_key(&inode)
-            && let Some(file) = found(File::open(path))?
+            && let Some(file) = found(File::options().write(true).open(path))?
         {
             // By then the path may be another file's.
             self.held.insert(file.metadata()?.ino(), file);
@@ -157,18 +164,29 @@ impl Files {
         Ok(self.held.get(&inode))
     }
 
-    fn close_deleted(&mut self) -> io::Result<()> {
+    fn close_deleted(&mut self, looks: &Looks) -> io::Result<()> {
         let mut deleted = Vec::new();
         for (&inode, file) in &self.held {
             if file.metadata()?.nlink() == 0 {
                 deleted.push(inode);
             }
         }
-        for inode in deleted {
-            self.held.remove(&inode);
+        for file in deleted.iter().filter_map(|inode| self.held.remove(inode)) {
+            cut(&file, looks)?;
         }
         Ok(())
     }
+}
+
+/// Gives back the space of a file that nobody finds any more, a piece at a time from its end; at the end
+/// of the thread what is left goes when it is closed.
+fn cut(file: &File, looks: &Looks) -> io::Result<()> {
+    let mut left = file.metadata()?.len();
+    while left > 0 && looks.pause(CUT_PAUSE) {
+        left = (left - 1) / CUT_BYTES * CUT_BYTES;
+        file.set_len(left)?;
+    }
+    Ok(())
 }
 
 /// Gives back the memory that the system keeps of a journal, as far as it is on the disk.
@@ -232,7 +250,7 @@ mod tests {
         file.write_all(&vec![7; 4 << 20]).unwrap();
         file.sync_data().unwrap();
         assert!(is_cached(&file, 0));
-        Files::new(folder.path().to_owned()).look().unwrap();
+        Files::new(folder.path().to_owned()).look(&Looks::default()).unwrap();
         assert!(!is_cached(&file, 0));
         assert!(
             is_cached(&file, (4 << 20) - 1),
@@ -242,7 +260,7 @@ mod tests {
 
     /// How many files are held.
     fn held(files: &mut Files) -> usize {
-        files.look().unwrap();
+        files.look(&Looks::default()).unwrap();
         files.held.len()
     }
 
@@ -277,6 +295,31 @@ mod tests {
         delete("1.jnl");
         assert_eq!(held(&mut files), 0);
         assert!(!files.is_holding());
+    }
+
+    /// A deleted file of so many bytes, as it is held.
+    fn deleted(bytes: u64) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_deleted_file_is_cut_to_nothing() {
+        for bytes in [0, 1, CUT_BYTES, 5 * CUT_BYTES / 2] {
+            let file = deleted(bytes);
+            cut(&file, &Looks::default()).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 0, "of {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_to_end_cuts_no_more() {
+        let looks = Looks::default();
+        looks.close();
+        let file = deleted(1 << 40);
+        cut(&file, &looks).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1 << 40);
     }
 
     #[test]
