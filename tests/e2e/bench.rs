@@ -87,6 +87,7 @@ fn a_soak_and_growth_tell_of_disk_and_memory() {
     for figure in ["write_amplification", "space_amplification", "memory_peak_mib"] {
         is_above_zero(&told, &format!("/soak/{figure}"));
     }
+    assert!(told["soak"]["stolen_ms"].is_number(), "{told}");
     let few = ["--topics", "2", "--connections", "2", "--groups", "2", "--records", "3000"];
     let told = json_of(&alone(&[&["growth", "--duration", "200ms"][..], &few].concat()));
     is_above_zero(&told, "/growth/topics/0/events_per_second");

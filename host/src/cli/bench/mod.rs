@@ -18,6 +18,7 @@ mod e2e;
 mod figures;
 mod growth;
 mod load;
+mod machine;
 mod own_server;
 mod payload;
 mod progress;

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Told;
 use super::figures::{Measured, millis, short};
 use super::load::{self, End, Plan, Shot, Turn};
 use super::own_server::{OwnServer, disk_bytes};
@@ -18,6 +17,7 @@ use super::progress::Progress;
 use super::publish::pick;
 use super::site::Place;
 use super::wire::NDJSON;
+use super::{Told, machine};
 use crate::cli::output::CliError;
 
 /// How often the server trims, and how often its figures are looked at.
@@ -30,7 +30,8 @@ const LONGEST_WAIT_MS: f64 = 100.0;
 ///
 /// Tells how much was written to the disk for each byte of events (write amplification), how much the
 /// data takes for each byte that retention keeps (space amplification), the longest wait for an
-/// answer, and the memory that was taken.
+/// answer, and the memory that was taken. On a virtual machine it tells too for how long its host had
+/// the processors do other things: what waits then waits for the host.
 #[derive(Debug, Clone, Args)]
 pub(super) struct SoakBench {
     /// Bytes of events to publish
@@ -65,6 +66,8 @@ pub(super) struct Soaked {
     pub(super) space_amplification: f64,
     pub(super) disk_peak: u64,
     pub(super) memory_peak: Option<f64>,
+    /// What the host of the machine took of the processors' time.
+    pub(super) stolen: Option<Duration>,
 }
 
 /// What the disk and the memory held at most.
@@ -117,6 +120,9 @@ impl SoakBench {
             rate,
         };
         let progress = Progress::new("soak");
+        // Else what other programs have written is brought to the disk meanwhile, all at once.
+        tokio::task::spawn_blocking(rustix::fs::sync).await.map_err(std::io::Error::other)?;
+        let stolen_before = machine::stolen();
         let written_before = site.server.as_ref().and_then(OwnServer::written);
         let (ended, end) = watch::channel(());
         let watching = watch_disk(site.server.as_ref(), end);
@@ -134,6 +140,7 @@ impl SoakBench {
         let soaked = Soaked {
             write_amplification: written.map(|(now, before)| ratio(now - before, measured.bytes)),
             space_amplification: ratio(peak.disk_last, self.keep.min(measured.bytes)),
+            stolen: machine::stolen().zip(stolen_before).map(|(now, before)| now - before),
             disk_peak: peak.disk,
             memory_peak: server.and_then(OwnServer::memory).map(|memory| memory.peak),
             measured,
@@ -171,7 +178,7 @@ impl Soaked {
         let text = format!(
             "{:.1} GB of events in {:.0} s: {} events/s\n  answers: {}\n  write amplification {}, \
              space amplification {space_amplification:.2}; {:.1} GB on the disk at most, memory at \
-             most {} MiB",
+             most {} MiB; {}",
             gigabytes(measured.bytes),
             measured.span.as_secs_f64(),
             short(measured.events_per_second()),
@@ -179,6 +186,7 @@ impl Soaked {
             known(*write_amplification, 2),
             gigabytes(self.disk_peak),
             known(self.memory_peak, 0),
+            self.host_took(),
         );
         let figures = json!({ "soak": self.json() });
         Told { figures, text }
@@ -187,7 +195,15 @@ impl Soaked {
     /// The longest wait, whether it is as short as it is to be, and all figures.
     pub(super) fn row(&self) -> (String, bool, Value) {
         let longest = millis(self.measured.times.longest());
-        (format!("{longest} ms"), longest < LONGEST_WAIT_MS, self.json())
+        let reached = format!("{longest} ms; {}", self.host_took());
+        (reached, longest < LONGEST_WAIT_MS, self.json())
+    }
+
+    fn host_took(&self) -> String {
+        match self.stolen {
+            Some(stolen) => format!("the host took {:.2} s", stolen.as_secs_f64()),
+            None => "what the host took is unknown".to_owned(),
+        }
     }
 
     fn json(&self) -> Value {
@@ -197,6 +213,7 @@ impl Soaked {
             "space_amplification": self.space_amplification,
             "disk_peak_bytes": self.disk_peak,
             "memory_peak_mib": self.memory_peak.map(f64::round),
+            "stolen_ms": self.stolen.map(millis),
             "longest_wait_ms": millis(self.measured.times.longest()),
         })
     }

@@ -1,12 +1,10 @@
 //! `stream bench suite`: what a server promises, measured one after the other, as one table.
 
-use std::fs;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Told;
 use super::connectors::ConnectorsBench;
 use super::consume::ConsumeBench;
 use super::e2e::{E2eBench, Latencies};
@@ -17,6 +15,7 @@ use super::publish::{LoadArgs, PublishBench};
 use super::site::Place;
 use super::soak::SoakBench;
 use super::wasm::WasmBench;
+use super::{Told, machine};
 use crate::cli::output::{CliError, table};
 
 /// MiB that no run may pass.
@@ -89,7 +88,7 @@ impl SuiteBench {
         self.live(place, &mut rows).await?;
         self.connectors(place, &mut rows).await?;
         let mut text = String::new();
-        let mut figures = json!({ "machine": machine() });
+        let mut figures = json!({ "machine": machine::describe() });
         if self.long {
             let soaked = SoakBench::usual().measure(place).await?;
             rows.memory_peak = rows.memory_peak.max(soaked.memory_peak.unwrap_or_default());
@@ -106,7 +105,7 @@ impl SuiteBench {
         if let Some(all) = figures.as_object_mut() {
             all.insert("suite".to_owned(), rows.json());
         }
-        Ok(Told { figures, text: format!("{}\n{}{text}", machine(), rows.human()) })
+        Ok(Told { figures, text: format!("{}\n{}{text}", machine::describe(), rows.human()) })
     }
 
     fn load(&self, connections: usize, batch: usize) -> LoadArgs {
@@ -313,19 +312,6 @@ impl Rows {
         let rows: Vec<[String; 4]> = self.rows.iter().map(row).collect();
         table(["WHAT", "REACHED", "AIM", "MET"], &rows)
     }
-}
-
-/// The processor, how many of it, and the memory, as Linux tells; and the version.
-fn machine() -> String {
-    let first = |file: &str, name: &str| {
-        let text = fs::read_to_string(file).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let model = first("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
-    let memory = first("/proc/meminfo", "MemTotal").unwrap_or_else(|| "unknown".to_owned());
-    format!("stream {}; {cores} × {model}; memory {memory}", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
