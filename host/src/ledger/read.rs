@@ -161,15 +161,8 @@ impl Ledgers {
     }
 
     async fn published(&self, key: &Key, opened: &Opened) -> Result<(Bytes, Mark), LedgerError> {
-        let ledger = || key.ledger.clone();
-        let damaged = |reason| LedgerError::Damaged { ledger: ledger(), reason };
-        let Some(note) = opened.files.get(CHECKPOINT).await? else {
-            let path = CHECKPOINT.to_owned();
-            return match self.tree(key).await?.0.published {
-                None => Err(LedgerError::NotPublished { ledger: ledger(), path }),
-                Some(_) => Err(damaged("its checkpoint is gone".to_owned())),
-            };
-        };
+        let damaged = |reason| LedgerError::Damaged { ledger: key.ledger.clone(), reason };
+        let note = self.note_of(key, opened).await?;
         let mark = opened.signer.verifier().checkpoint(&note);
         let mark = mark.map_err(|error| damaged(error.to_string()))?;
         // Read after the checkpoint: state knows of each before it is published.
@@ -187,6 +180,24 @@ impl Ledgers {
             }
             _ => Err(damaged(rolled_back(mark))),
         }
+    }
+
+    /// The text of the published checkpoint.
+    async fn note_of(&self, key: &Key, opened: &Opened) -> Result<Bytes, LedgerError> {
+        if let Some(note) = opened.files.get(CHECKPOINT).await? {
+            return Ok(note);
+        }
+        let ledger = || key.ledger.clone();
+        if self.tree(key).await?.0.published.is_none() {
+            return Err(LedgerError::NotPublished {
+                ledger: ledger(),
+                path: CHECKPOINT.to_owned(),
+            });
+        }
+        // The first may have been published between the two reads.
+        let note = opened.files.get(CHECKPOINT).await?;
+        let reason = "its checkpoint is gone".to_owned();
+        note.ok_or_else(|| LedgerError::Damaged { ledger: ledger(), reason })
     }
 
     /// A tile or a bundle of the published tree.

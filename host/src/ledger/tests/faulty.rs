@@ -18,6 +18,9 @@ use stream_storage::{
     ReadError, ReadRequest, Receipt, Records, StateEntry, Store, StoreError, TopicId, Transaction,
     Trim, TrimError, Versioned, Watch,
 };
+use tokio::sync::Barrier;
+
+use crate::ledger::integrate::CHECKPOINT;
 
 /// Counts steps, and says which one fails and all after it: a process that has died does no more.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub(crate) struct FaultyObjects {
     pub(crate) inner: Arc<InMemory>,
     pub(crate) fuse: Arc<Fuse>,
     pub(crate) checkpoints: Arc<Mutex<Vec<Bytes>>>,
+    /// Where who finds no checkpoint waits twice before it is told so.
+    pub(crate) gate: Option<Arc<Barrier>>,
 }
 
 fn dead() -> object_store::Error {
@@ -83,7 +88,7 @@ impl ObjectStore for FaultyObjects {
         if fate == Fate::IsDead {
             return Err(dead());
         }
-        if at.as_ref().ends_with("checkpoint") {
+        if at.as_ref().ends_with(CHECKPOINT) {
             self.checkpoints.lock().unwrap().push(bytes.clone().into());
         }
         let put = self.inner.put_opts(at, bytes, o).await;
@@ -100,9 +105,16 @@ impl ObjectStore for FaultyObjects {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         match self.fuse.step() {
-            Fate::Lives => self.inner.get_opts(at, options).await,
-            Fate::DiesAfter | Fate::IsDead => Err(dead()),
+            Fate::Lives => {}
+            Fate::DiesAfter | Fate::IsDead => return Err(dead()),
         }
+        let found = self.inner.get_opts(at, options).await;
+        if let (Err(_), Some(gate), true) = (&found, &self.gate, at.as_ref().ends_with(CHECKPOINT))
+        {
+            gate.wait().await;
+            gate.wait().await;
+        }
+        found
     }
 
     fn delete_stream(

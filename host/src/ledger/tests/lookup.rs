@@ -1,5 +1,7 @@
 //! Receipts by place and by id, and consistency proofs.
 
+use tokio::sync::Barrier;
+
 use super::*;
 use crate::ledger::merkle;
 
@@ -47,6 +49,24 @@ async fn of_topics_that_had_a_name_the_newest_counts_that_has_the_offset() {
         assert_eq!(receipt(&bed, &place(0, offset)).await.unwrap().0, index, "{offset}");
     }
     assert_eq!(receipt(&bed, &Wanted::Id("x".to_owned())).await.unwrap().0, 3);
+}
+
+#[tokio::test]
+async fn a_first_checkpoint_that_comes_while_it_is_looked_for_is_found() {
+    let mut bed = Bed::new().await;
+    bed.append(0..2).await;
+    let gate = Arc::new(Barrier::new(2));
+    let objects = FaultyObjects { gate: Some(gate.clone()), ..bed.objects.clone() };
+    let reader = Bed::on(&bed.store, &objects);
+    bed.restart(Fuse::never());
+    let publishing = async {
+        gate.wait().await;
+        bed.integrate().await.unwrap();
+        gate.wait().await;
+    };
+    let reading = reader.checkpoint(&bed.key.project, &bed.key.ledger);
+    let (found, ()) = tokio::join!(reading, publishing);
+    assert_eq!(found.unwrap(), bed.file("checkpoint").await);
 }
 
 #[tokio::test(start_paused = true)]

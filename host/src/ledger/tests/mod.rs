@@ -40,6 +40,7 @@ impl Bed {
             inner: Arc::new(InMemory::new()),
             fuse: Fuse::never(),
             checkpoints: Arc::new(Mutex::default()),
+            gate: None,
         };
         let project = crate::node::default_project();
         Projects::new(store.clone(), clock).ensure(&project).await.unwrap();
