@@ -190,6 +190,9 @@ impl Committer {
         if self.unsynced.since.is_some() && engine.is_behind() {
             self.sync_now(engine)?;
         }
+        if engine.is_full() {
+            self.shared.seals.ask();
+        }
         engine.wait_for_flushes()
     }
 
@@ -277,11 +280,13 @@ impl Committer {
     }
 }
 
-/// Refuses what waits, and all that comes, if the committer panics: nobody is left to answer.
+/// Ends the sealer with the committer, and refuses what waits, and all that comes, if that panics:
+/// nobody is left to answer.
 struct Alarm(Arc<Shared>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
+        self.0.seals.close();
         if std::thread::panicking() {
             let reason = "the committer panicked".to_owned();
             self.0.set_failure(Some(Failure::Io { reason: reason.clone() }));

@@ -24,12 +24,14 @@ pub(super) struct Engine {
     logs: Vec<Keyspace>,
 }
 
-/// Bytes of a log keyspace in memory before they are flushed. Eight of them are the most that
-/// writes hold in memory, and what a start has to read back from the journal.
-pub(super) const LOG_MEMTABLE_BYTES: u64 = 16 << 20;
-const META_MEMTABLE_BYTES: u64 = 16 << 20;
-/// From so many bytes on a memtable of either kind is sealed before the next lot is written.
-const SEALED_BYTES: u64 = 15 << 20;
+/// Bytes of a keyspace in memory before fjall asks for a flush. Eight of them are about the most that
+/// writes hold in memory, and what a start has to read back from the journal. fjall keeps with a keyspace
+/// what it was made with.
+pub(super) const MEMTABLE_BYTES: u64 = 16 << 20;
+/// From so many bytes on a memtable is sealed, …
+const SEALED_BYTES: u64 = 12 << 20;
+/// … and from so many on writes wait until it is.
+const UNSEALED_BYTES_MAX: u64 = 15 << 20;
 /// From so many bytes in all log keyspaces on the largest memtable is sealed: half of what they may
 /// have, so that keyspaces that fill evenly are flushed one after the other and not all at once.
 const LOGS_SEALED_BYTES: u64 = SEALED_BYTES * log::SHARDS as u64 / 2;
@@ -63,10 +65,10 @@ impl Engine {
             }))
             .open()?;
         let meta = db.keyspace("meta", || {
-            KeyspaceCreateOptions::default().max_memtable_size(META_MEMTABLE_BYTES)
+            KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
         })?;
         let index = db.keyspace("index", || {
-            KeyspaceCreateOptions::default().max_memtable_size(META_MEMTABLE_BYTES)
+            KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
         })?;
         let logs = (0..log::SHARDS)
             .map(|shard| db.keyspace(&format!("log-{shard}"), log_options))
@@ -100,23 +102,38 @@ impl Engine {
         Ok(self.meta.get(key)?.map(Bytes::from))
     }
 
-    /// Seals what is full, then waits while flushes or compactions are behind.
+    /// Whether there is something to seal.
+    pub(super) fn is_full(&self) -> bool {
+        self.keyspaces().any(is_full) || self.are_logs_full()
+    }
+
+    /// Whether the log keyspaces hold so much together that one of them is sealed.
+    fn are_logs_full(&self) -> bool {
+        self.logs.iter().map(unsealed).sum::<u64>() >= LOGS_SEALED_BYTES
+    }
+
+    /// Seals what is full, and deletes files that no reader needs any more. Blocks on I/O.
     ///
-    /// fjall does both too, within a write, but waits for ever if what it waits for has failed; so it
-    /// must never come to that: here a failure ends the wait. And it asks its threads to seal what is
-    /// full anew with each write, over a channel that they too write to: once it is full of that, all
-    /// of them may wait for each other. Sealed here, before it is full, there is nothing to ask.
-    pub(super) fn wait_for_flushes(&self) -> fjall::Result<()> {
-        for keyspace in self.keyspaces() {
-            if unsealed(keyspace) >= SEALED_BYTES {
-                keyspace.rotate_memtable()?;
-            }
+    /// fjall does it too, but asks its threads anew with each write, over a channel that they too write
+    /// to: once it is full of that, all of them may wait for each other. Sealed here, long before fjall
+    /// finds it full, there is nothing to ask.
+    pub(super) fn seal(&self) -> fjall::Result<()> {
+        for keyspace in self.keyspaces().filter(|keyspace| is_full(keyspace)) {
+            keyspace.rotate_memtable()?;
         }
-        if self.logs.iter().map(unsealed).sum::<u64>() >= LOGS_SEALED_BYTES
+        if self.are_logs_full()
             && let Some(largest) = self.logs.iter().max_by_key(|keyspace| unsealed(keyspace))
         {
             largest.rotate_memtable()?;
         }
+        Ok(())
+    }
+
+    /// Waits while the sealer, flushes or compactions are behind.
+    ///
+    /// fjall does so too, within a write, but waits for ever if what it waits for has failed; so it must
+    /// never come to that: here a failure ends the wait.
+    pub(super) fn wait_for_flushes(&self) -> fjall::Result<()> {
         while self.is_behind() {
             // Fails once the database is poisoned.
             self.db.persist(PersistMode::Buffer)?;
@@ -125,10 +142,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a write has to wait for flushes or compactions.
+    /// Whether a write has to wait for the sealer, flushes or compactions.
     pub(super) fn is_behind(&self) -> bool {
         self.keyspaces().any(|keyspace| {
-            keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
+            unsealed(keyspace) >= UNSEALED_BYTES_MAX
+                || keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
                 || keyspace.tree.l0_run_count() >= L0_RUNS_MAX
         })
     }
@@ -171,6 +189,11 @@ fn unsealed(keyspace: &Keyspace) -> u64 {
     keyspace.tree.active_memtable().size()
 }
 
+/// Whether it is sealed, whatever the others hold.
+fn is_full(keyspace: &Keyspace) -> bool {
+    unsealed(keyspace) >= SEALED_BYTES
+}
+
 fn log_options() -> KeyspaceCreateOptions {
     let separation = KvSeparationOptions::default()
         .compression(CompressionType::None)
@@ -179,7 +202,7 @@ fn log_options() -> KeyspaceCreateOptions {
         .staleness_threshold(BLOB_STALE_PART)
         .age_cutoff(BLOB_AGE_PART);
     KeyspaceCreateOptions::default()
-        .max_memtable_size(LOG_MEMTABLE_BYTES)
+        .max_memtable_size(MEMTABLE_BYTES)
         .data_block_compression_policy(CompressionPolicy::disabled())
         .with_kv_separation(Some(separation))
 }
@@ -234,5 +257,71 @@ impl From<fjall::Error> for StoreError {
 impl From<DecodeError> for StoreError {
     fn from(error: DecodeError) -> Self {
         Self::Corrupt { reason: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn engine() -> (TempDir, Engine) {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), 1 << 20, &Arc::default()).unwrap();
+        (folder, engine)
+    }
+
+    /// Writes 1 MiB.
+    fn fill(keyspace: &Keyspace) {
+        keyspace.insert("key", vec![0; 1 << 20]).unwrap();
+    }
+
+    #[test]
+    fn a_memtable_is_sealed_once_it_is_full() {
+        let (_folder, engine) = engine();
+        for keyspace in [&engine.meta, &engine.index, engine.shard(3)] {
+            (0..11).for_each(|_| fill(keyspace));
+            assert!(!engine.is_full());
+            engine.seal().unwrap();
+            assert_eq!(unsealed(keyspace) >> 20, 11);
+            fill(keyspace);
+            assert!(engine.is_full());
+            engine.seal().unwrap();
+            assert!(!engine.is_full());
+            assert_eq!(unsealed(keyspace), 0);
+        }
+    }
+
+    #[test]
+    fn memtables_that_fill_evenly_are_not_sealed_at_once() {
+        let (_folder, engine) = engine();
+        // More than twice what eight of them may have.
+        for round in 0..24 {
+            for keyspace in engine.logs() {
+                fill(keyspace);
+                if engine.is_full() {
+                    engine.seal().unwrap();
+                }
+            }
+            let mut sizes: Vec<_> = engine.logs().iter().map(|log| unsealed(log) >> 20).collect();
+            sizes.sort_unstable();
+            assert!(sizes.iter().sum::<u64>() < 48, "round {round}: {sizes:?}");
+            if round >= 12 {
+                let spread = sizes.last().unwrap() - sizes.first().unwrap();
+                assert!(spread >= 5, "round {round}: {sizes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn writes_wait_for_what_is_not_sealed() {
+        let (_folder, engine) = engine();
+        (0..14).for_each(|_| fill(&engine.meta));
+        assert!(!engine.is_behind());
+        fill(&engine.meta);
+        assert!(engine.is_behind());
+        engine.seal().unwrap();
+        engine.wait_for_flushes().unwrap();
     }
 }

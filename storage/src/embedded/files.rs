@@ -18,11 +18,11 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
+use super::asks::Asks;
 use super::shared::Shared;
 use super::{journal, open};
 
@@ -45,63 +45,13 @@ const CUT_PAUSE: Duration = Duration::from_millis(1);
 /// else it had to be read back.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// Asks for looks.
-#[derive(Debug, Default)]
-pub(super) struct Looks {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    is_due: bool,
-    is_closed: bool,
-}
-
-impl Looks {
-    /// Asks for one; waits for nothing.
-    pub(super) fn ask(&self) {
-        self.lock().is_due = true;
-        self.changed.notify_one();
-    }
-
-    /// Ends the thread.
-    pub(super) fn close(&self) {
-        self.lock().is_closed = true;
-        self.changed.notify_one();
-    }
-
-    /// Waits until one is asked for, or for so long; `false` if it is to end.
-    fn wait(&self, most: Option<Duration>) -> bool {
-        let idle = |state: &mut State| !state.is_due && !state.is_closed;
-        let state = self.lock();
-        match most {
-            None => drop(self.changed.wait_while(state, idle)),
-            Some(most) => drop(self.changed.wait_timeout_while(state, most, idle)),
-        }
-        let is_open = self.pause(PAUSE);
-        self.lock().is_due = false;
-        is_open
-    }
-
-    /// Waits for so long; `false` if the thread is to end.
-    fn pause(&self, time: Duration) -> bool {
-        let open = |state: &mut State| !state.is_closed;
-        let waited = self.changed.wait_timeout_while(self.lock(), time, open);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.is_closed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Looks whenever it is asked for, until the store is closed. A failure costs memory, or time in which
 /// writes wait.
 pub(super) fn run(shared: &Shared) {
     let mut files = Files::new(open::database(&shared.config.path));
-    while shared.looks.wait(files.is_holding().then_some(INTERVAL)) {
-        if let Err(error) = files.look(&shared.looks) {
+    let looks = &shared.looks;
+    while looks.wait(files.is_holding().then_some(INTERVAL)) && looks.pause(PAUSE) {
+        if let Err(error) = files.look(looks) {
             tracing::debug!(%error, "cannot look after the files");
         }
     }
@@ -127,7 +77,7 @@ impl Files {
     }
 
     /// Gives back what journals hold of the memory, opens what will be deleted, and gives back what is.
-    fn look(&mut self, looks: &Looks) -> io::Result<()> {
+    fn look(&mut self, looks: &Asks) -> io::Result<()> {
         // First: there may be no room on the disk until then.
         self.close_deleted(looks)?;
         for journal in journal::list(&self.folder)? {
@@ -164,7 +114,7 @@ impl Files {
         Ok(self.held.get(&inode))
     }
 
-    fn close_deleted(&mut self, looks: &Looks) -> io::Result<()> {
+    fn close_deleted(&mut self, looks: &Asks) -> io::Result<()> {
         let mut deleted = Vec::new();
         for (&inode, file) in &self.held {
             if file.metadata()?.nlink() == 0 {
@@ -180,7 +130,7 @@ impl Files {
 
 /// Gives back the space of a file that nobody finds any more, a piece at a time from its end; at the end
 /// of the thread what is left goes when it is closed.
-fn cut(file: &File, looks: &Looks) -> io::Result<()> {
+fn cut(file: &File, looks: &Asks) -> io::Result<()> {
     let mut left = file.metadata()?.len();
     while left > 0 && looks.pause(CUT_PAUSE) {
         left = (left - 1) / CUT_BYTES * CUT_BYTES;
@@ -250,7 +200,7 @@ mod tests {
         file.write_all(&vec![7; 4 << 20]).unwrap();
         file.sync_data().unwrap();
         assert!(is_cached(&file, 0));
-        Files::new(folder.path().to_owned()).look(&Looks::default()).unwrap();
+        Files::new(folder.path().to_owned()).look(&Asks::default()).unwrap();
         assert!(!is_cached(&file, 0));
         assert!(
             is_cached(&file, (4 << 20) - 1),
@@ -260,7 +210,7 @@ mod tests {
 
     /// How many files are held.
     fn held(files: &mut Files) -> usize {
-        files.look(&Looks::default()).unwrap();
+        files.look(&Asks::default()).unwrap();
         files.held.len()
     }
 
@@ -308,27 +258,17 @@ mod tests {
     fn a_deleted_file_is_cut_to_nothing() {
         for bytes in [0, 1, CUT_BYTES, 5 * CUT_BYTES / 2] {
             let file = deleted(bytes);
-            cut(&file, &Looks::default()).unwrap();
+            cut(&file, &Asks::default()).unwrap();
             assert_eq!(file.metadata().unwrap().len(), 0, "of {bytes}");
         }
     }
 
     #[test]
     fn a_thread_that_is_to_end_cuts_no_more() {
-        let looks = Looks::default();
+        let looks = Asks::default();
         looks.close();
         let file = deleted(1 << 40);
         cut(&file, &looks).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 1 << 40);
-    }
-
-    #[test]
-    fn looks_end_when_the_store_is_closed() {
-        let looks = Looks::default();
-        looks.ask();
-        assert!(looks.wait(None));
-        assert!(looks.wait(Some(Duration::ZERO)), "nobody asked, but it is time");
-        looks.close();
-        assert!(!looks.wait(None));
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! This folder alone names fjall.
 
+mod asks;
 mod commit;
 mod disk;
 mod ends;
@@ -25,6 +26,7 @@ mod park;
 mod queue;
 mod read;
 mod recovery;
+mod seal;
 mod search;
 mod shared;
 mod staged;
@@ -42,6 +44,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use self::asks::Asks;
 use self::commit::{Committer, Work};
 use self::engine::{Engine, EngineCell};
 use self::gone::Gone;
@@ -139,7 +142,8 @@ impl EmbeddedStore {
             queue,
             high_water,
             chores: Chores::default(),
-            looks: files::Looks::default(),
+            looks: Asks::default(),
+            seals: Asks::default(),
             counters: Counters::default(),
             failure: Mutex::new(None),
             ran_full: AtomicBool::new(false),
@@ -150,6 +154,8 @@ impl EmbeddedStore {
         let store = Self { shared: Arc::clone(&shared), threads: Arc::default() };
         let committer = Committer::new(Arc::clone(&shared), opened.last_commit);
         store.spawn("stream-commit", move || committer.run()).map_err(folder)?;
+        let sealing = Arc::clone(&shared);
+        store.spawn("stream-sealer", move || seal::run(&sealing)).map_err(folder)?;
         let keeping = Arc::clone(&shared);
         store.spawn("stream-keeper", move || housekeeping::run(&keeping)).map_err(folder)?;
         store.spawn("stream-files", move || files::run(&shared)).map_err(folder)?;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::EmbeddedConfig;
+use super::asks::Asks;
 use super::commit::Work;
 use super::disk;
 use super::ends::Ends;
 use super::engine::EngineCell;
-use super::files::Looks;
 use super::gone::Gone;
 use super::high_water::HighWater;
 use super::housekeeping::Chores;
@@ -33,7 +33,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue<Work>,
     pub(super) high_water: HighWater,
     pub(super) chores: Chores,
-    pub(super) looks: Looks,
+    pub(super) looks: Asks,
+    pub(super) seals: Asks,
     pub(super) counters: Counters,
     pub(super) failure: Mutex<Option<Failure>>,
     /// Whether the disk was seen below the reserve since the last lot that was synced.
