@@ -10,7 +10,9 @@
 //! writes wait for. But the space of a file comes back when nobody has it open any more: so those that
 //! are deleted next, the journals and the oldest blob files, are kept open, and given back here, where
 //! nobody waits. Not all at once: what is freed together the file system notes, and tells the disk
-//! (discard), in one piece, and the next syncs wait behind it, for as much as a quarter of a second.
+//! (discard), in one piece, and the next syncs wait behind it, for as much as a quarter of a second. And
+//! not one piece after the other: most of the time the disk is there for syncs alone, or each of the
+//! several that a flush makes in a row waits for a piece.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,6 +27,7 @@ use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use super::asks::Asks;
 use super::shared::Shared;
 use super::{journal, open};
+use crate::Clock;
 
 /// A look is asked for after so many bytes of records: seldom enough to cost nothing, and often enough
 /// that what is not given back is no burden.
@@ -35,12 +38,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How many looks pass by before blob files are listed again: there may be thousands.
 const BLOB_LOOKS: u32 = 20;
-/// Blob files of each keyspace that are kept open; the oldest are deleted first.
-const BLOBS_MAX: usize = 8;
+/// Blob files of each keyspace that are kept open; the oldest are deleted first. A turn of housekeeping
+/// deletes about twenty at 300 MB/s.
+const BLOBS_MAX: usize = 32;
 /// So much of a deleted file is given back at once, …
-const CUT_BYTES: u64 = 4 << 20;
-/// … and the disk is others' for so long before the next.
-const CUT_PAUSE: Duration = Duration::from_millis(1);
+const CUT_BYTES: u64 = 1 << 20;
+/// … and then the disk is others' for so many times as long, …
+const REST_TIMES: f64 = 3.0;
+/// … or for less if more than this is left to be given back.
+const RESTED_BYTES: u64 = 128 << 20;
 /// A page that will be written on stays, and with it all that the system keeps in one piece with it:
 /// else it had to be read back.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -49,10 +55,12 @@ const TAIL_BYTES: u64 = 64 << 10;
 /// writes wait.
 pub(super) fn run(shared: &Shared) {
     let mut files = Files::new(open::database(&shared.config.path));
-    let looks = &shared.looks;
-    while looks.wait(files.is_holding().then_some(INTERVAL)) && looks.pause(PAUSE) {
-        if let Err(error) = files.look(looks) {
-            tracing::debug!(%error, "cannot look after the files");
+    let (looks, clock) = (&shared.looks, shared.clock.as_ref());
+    while files.wait(looks) {
+        for done in [files.look(), files.cut(looks, clock, PAUSE)] {
+            if let Err(error) = done {
+                tracing::debug!(%error, "cannot look after the files");
+            }
         }
     }
 }
@@ -62,6 +70,8 @@ struct Files {
     folder: PathBuf,
     /// By inode.
     held: BTreeMap<u64, File>,
+    /// What is given back, and how long it is yet; the last comes first.
+    deleted: Vec<(File, u64)>,
     /// Until blob files are listed again.
     blob_looks: u32,
 }
@@ -69,17 +79,25 @@ struct Files {
 impl Files {
     /// Those of the database in `folder`; none yet.
     fn new(folder: PathBuf) -> Self {
-        Self { folder, held: BTreeMap::new(), blob_looks: 0 }
+        Self { folder, held: BTreeMap::new(), deleted: Vec::new(), blob_looks: 0 }
     }
 
     fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Gives back what journals hold of the memory, opens what will be deleted, and gives back what is.
-    fn look(&mut self, looks: &Asks) -> io::Result<()> {
-        // First: there may be no room on the disk until then.
-        self.close_deleted(looks)?;
+    /// Waits for the next look; `false` if there is none.
+    fn wait(&self, looks: &Asks) -> bool {
+        if self.deleted.is_empty() {
+            looks.wait(self.is_holding().then_some(INTERVAL)) && looks.pause(PAUSE)
+        } else {
+            looks.pause(Duration::ZERO)
+        }
+    }
+
+    /// Gives back what journals hold of the memory, opens what will be deleted, and finds what is.
+    fn look(&mut self) -> io::Result<()> {
+        self.find_deleted()?;
         for journal in journal::list(&self.folder)? {
             if let Some(file) = self.hold(&journal.path)? {
                 give_back(file)?;
@@ -114,29 +132,47 @@ impl Files {
         Ok(self.held.get(&inode))
     }
 
-    fn close_deleted(&mut self, looks: &Asks) -> io::Result<()> {
+    fn find_deleted(&mut self) -> io::Result<()> {
         let mut deleted = Vec::new();
         for (&inode, file) in &self.held {
-            if file.metadata()?.nlink() == 0 {
-                deleted.push(inode);
+            let metadata = file.metadata()?;
+            if metadata.nlink() == 0 {
+                deleted.push((inode, metadata.len()));
             }
         }
-        for file in deleted.iter().filter_map(|inode| self.held.remove(inode)) {
-            cut(&file, looks)?;
+        for (inode, length) in deleted {
+            self.deleted.extend(self.held.remove(&inode).map(|file| (file, length)));
+        }
+        Ok(())
+    }
+
+    /// Gives back the space of files that nobody finds any more, a piece at a time from their ends, for
+    /// about so long. What is left at the end of the thread goes when they are closed.
+    fn cut(&mut self, looks: &Asks, clock: &dyn Clock, time: Duration) -> io::Result<()> {
+        let started = clock.monotonic();
+        while let Some((file, length)) = self.deleted.last_mut() {
+            let cutting = clock.monotonic();
+            *length = length.saturating_sub(1) / CUT_BYTES * CUT_BYTES;
+            file.set_len(*length)?;
+            let now = clock.monotonic();
+            if *length == 0 {
+                self.deleted.pop();
+            }
+            let left = self.deleted.iter().map(|(_, length)| length).sum();
+            let rest = rest(now.saturating_sub(cutting), left);
+            if !looks.pause(rest) || now.saturating_sub(started) >= time {
+                break;
+            }
         }
         Ok(())
     }
 }
 
-/// Gives back the space of a file that nobody finds any more, a piece at a time from its end; at the end
-/// of the thread what is left goes when it is closed.
-fn cut(file: &File, looks: &Asks) -> io::Result<()> {
-    let mut left = file.metadata()?.len();
-    while left > 0 && looks.pause(CUT_PAUSE) {
-        left = (left - 1) / CUT_BYTES * CUT_BYTES;
-        file.set_len(left)?;
-    }
-    Ok(())
+/// How long the disk is others' after something was given back, with so many bytes left.
+fn rest(took: Duration, left: u64) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "a quotient, and bytes are far below 2^53")]
+    let part = (RESTED_BYTES as f64 / left.max(1) as f64).min(1.0);
+    took.mul_f64(REST_TIMES * part)
 }
 
 /// Gives back the memory that the system keeps of a journal, as far as it is on the disk.
@@ -176,6 +212,7 @@ mod tests {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
     use super::*;
+    use crate::{ManualClock, Timestamp};
 
     /// Whether a byte of a file is in memory.
     fn is_cached(file: &File, offset: u64) -> bool {
@@ -200,7 +237,7 @@ mod tests {
         file.write_all(&vec![7; 4 << 20]).unwrap();
         file.sync_data().unwrap();
         assert!(is_cached(&file, 0));
-        Files::new(folder.path().to_owned()).look(&Asks::default()).unwrap();
+        Files::new(folder.path().to_owned()).look().unwrap();
         assert!(!is_cached(&file, 0));
         assert!(
             is_cached(&file, (4 << 20) - 1),
@@ -210,7 +247,7 @@ mod tests {
 
     /// How many files are held.
     fn held(files: &mut Files) -> usize {
-        files.look(&Asks::default()).unwrap();
+        files.look().unwrap();
         files.held.len()
     }
 
@@ -222,7 +259,8 @@ mod tests {
         let write = |name: &str| fs::write(folder.path().join(name), "x").unwrap();
         let delete = |name: &str| fs::remove_file(folder.path().join(name)).unwrap();
         fs::create_dir_all(folder.path().join("keyspaces/3/blobs")).unwrap();
-        (0..20).for_each(|number| write(&format!("keyspaces/3/blobs/{number}")));
+        let newest = BLOBS_MAX + 5;
+        (0..=newest).for_each(|number| write(&format!("keyspaces/3/blobs/{number}")));
         write("0.jnl");
         write("1.jnl");
         let journals = 2;
@@ -233,42 +271,81 @@ mod tests {
         assert_eq!(held(&mut files), journals + BLOBS_MAX);
 
         delete("0.jnl");
-        delete("keyspaces/3/blobs/7");
         delete("keyspaces/3/blobs/9");
-        assert_eq!(
-            held(&mut files),
-            journals + BLOBS_MAX - 2,
-            "9 comes after 0 to 7: it was not held"
-        );
-        (0..7).for_each(|number| delete(&format!("keyspaces/3/blobs/{number}")));
+        delete(&format!("keyspaces/3/blobs/{newest}"));
+        assert_eq!(held(&mut files), journals + BLOBS_MAX - 2, "the newest was not held");
+        assert_eq!(files.deleted.len(), 2);
+        (0..9).for_each(|number| delete(&format!("keyspaces/3/blobs/{number}")));
+        (10..newest).for_each(|number| delete(&format!("keyspaces/3/blobs/{number}")));
         assert_eq!(held(&mut files), 1, "the other journal");
         delete("1.jnl");
         assert_eq!(held(&mut files), 0);
         assert!(!files.is_holding());
+        assert_eq!(files.deleted.len(), journals + BLOBS_MAX);
     }
 
-    /// A deleted file of so many bytes, as it is held.
-    fn deleted(bytes: u64) -> File {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(bytes).unwrap();
-        file
+    /// A clock that stands still.
+    fn clock() -> ManualClock {
+        ManualClock::new(Timestamp(1))
+    }
+
+    /// Deleted files of so many bytes, as they are held.
+    fn deleted(lengths: &[u64]) -> Files {
+        let mut files = Files::new(PathBuf::new());
+        for &length in lengths {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(length).unwrap();
+            files.held.insert(file.metadata().unwrap().ino(), file);
+        }
+        files.find_deleted().unwrap();
+        assert!(!files.is_holding());
+        files
     }
 
     #[test]
-    fn a_deleted_file_is_cut_to_nothing() {
-        for bytes in [0, 1, CUT_BYTES, 5 * CUT_BYTES / 2] {
-            let file = deleted(bytes);
-            cut(&file, &Asks::default()).unwrap();
-            assert_eq!(file.metadata().unwrap().len(), 0, "of {bytes}");
+    fn deleted_files_are_cut_to_nothing() {
+        let mut files = deleted(&[0, 1, CUT_BYTES, 5 * CUT_BYTES / 2]);
+        assert_eq!(files.deleted.len(), 4);
+        let again: Vec<File> =
+            files.deleted.iter().map(|(file, _)| file.try_clone().unwrap()).collect();
+        files.cut(&Asks::default(), &clock(), Duration::MAX).unwrap();
+        assert!(files.deleted.is_empty());
+        assert!(again.iter().all(|file| file.metadata().unwrap().len() == 0));
+    }
+
+    #[test]
+    fn files_are_cut_a_piece_at_a_time() {
+        let mut files = deleted(&[5 * CUT_BYTES / 2]);
+        for left in [2 * CUT_BYTES, CUT_BYTES] {
+            files.cut(&Asks::default(), &clock(), Duration::ZERO).unwrap();
+            let (file, length) = &files.deleted[0];
+            assert_eq!((*length, file.metadata().unwrap().len()), (left, left));
         }
+        assert!(files.wait(&Asks::default()), "the next is not waited for");
+        let looks = Asks::default();
+        looks.close();
+        files.cut(&looks, &clock(), Duration::MAX).unwrap();
+        assert!(files.deleted.is_empty(), "that was the last piece");
+        assert!(!files.wait(&looks));
     }
 
     #[test]
     fn a_thread_that_is_to_end_cuts_no_more() {
         let looks = Asks::default();
         looks.close();
-        let file = deleted(1 << 40);
-        cut(&file, &looks).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 1 << 40);
+        let mut files = deleted(&[1 << 40]);
+        files.cut(&looks, &clock(), Duration::MAX).unwrap();
+        assert_eq!(files.deleted[0].1, (1 << 40) - CUT_BYTES);
+    }
+
+    #[test]
+    fn the_disk_rests_less_the_more_is_left() {
+        let took = Duration::from_millis(2);
+        let mut lefts = [0, RESTED_BYTES, 2 * RESTED_BYTES, 12 * RESTED_BYTES].into_iter();
+        assert!(lefts.by_ref().take(2).all(|left| rest(took, left) == took * 3));
+        assert_eq!(
+            lefts.map(|left| rest(took, left)).collect::<Vec<_>>(),
+            [took * 3 / 2, took / 4]
+        );
     }
 }
