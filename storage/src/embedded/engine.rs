@@ -32,7 +32,7 @@ pub(super) const MEMTABLE_BYTES: u64 = 16 << 20;
 /// From so many bytes on a memtable is sealed, …
 ///
 /// Its flush writes it in one piece, and what is synced meanwhile waits behind that. Half of this makes
-/// waits no shorter; each flush costs some ten syncs of its own, whatever it holds.
+/// waits no shorter, and each flush syncs several times, whatever it holds.
 const SEALED_BYTES: u64 = 6 << 20;
 /// … and from so many on writes wait until it is.
 const UNSEALED_BYTES_MAX: u64 = 15 << 20;
@@ -286,19 +286,26 @@ mod tests {
         (folder, engine)
     }
 
-    /// Writes 1 MiB.
+    /// A twelfth of what is sealed.
+    const FILL: usize = 512 << 10;
+
     fn fill(keyspace: &Keyspace) {
-        keyspace.insert("key", vec![0; 1 << 20]).unwrap();
+        keyspace.insert("key", vec![0; FILL]).unwrap();
+    }
+
+    /// How often a keyspace was filled since it was sealed.
+    fn fills(keyspace: &Keyspace) -> u64 {
+        unsealed(keyspace) / FILL as u64
     }
 
     #[test]
     fn a_memtable_is_sealed_once_it_is_full() {
         let (_folder, engine) = engine();
         for keyspace in [&engine.meta, &engine.index, engine.shard(3)] {
-            (0..5).for_each(|_| fill(keyspace));
+            (0..11).for_each(|_| fill(keyspace));
             assert!(!engine.is_full());
             engine.seal().unwrap();
-            assert_eq!(unsealed(keyspace) >> 20, 5);
+            assert_eq!(fills(keyspace), 11);
             fill(keyspace);
             assert!(engine.is_full());
             engine.seal().unwrap();
@@ -311,19 +318,19 @@ mod tests {
     fn memtables_that_fill_evenly_are_not_sealed_at_once() {
         let (_folder, engine) = engine();
         // More than twice what eight of them may have.
-        for round in 0..12 {
+        for round in 0..24 {
             for keyspace in engine.logs() {
                 fill(keyspace);
                 if engine.is_full() {
                     engine.seal().unwrap();
                 }
             }
-            let mut sizes: Vec<_> = engine.logs().iter().map(|log| unsealed(log) >> 20).collect();
+            let mut sizes: Vec<_> = engine.logs().iter().map(fills).collect();
             sizes.sort_unstable();
-            assert!(sizes.iter().sum::<u64>() < 24, "round {round}: {sizes:?}");
-            if round >= 6 {
+            assert!(sizes.iter().sum::<u64>() < 48, "round {round}: {sizes:?}");
+            if round >= 12 {
                 let spread = sizes.last().unwrap() - sizes.first().unwrap();
-                assert!(spread >= 2, "round {round}: {sizes:?}");
+                assert!(spread >= 5, "round {round}: {sizes:?}");
             }
         }
     }
@@ -331,7 +338,7 @@ mod tests {
     #[test]
     fn writes_wait_for_what_is_not_sealed() {
         let (_folder, engine) = engine();
-        (0..14).for_each(|_| fill(&engine.meta));
+        (0..29).for_each(|_| fill(&engine.meta));
         assert!(!engine.is_behind());
         fill(&engine.meta);
         assert!(engine.is_behind());
